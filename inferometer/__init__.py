@@ -1,0 +1,6 @@
+"""Inferometer: what quantization, KV caching and attention do to a causal language model.
+
+The package computes; the Snakemake rules around it decide when. Nothing in here knows of Snakemake.
+"""
+
+__version__ = "0.1.0"

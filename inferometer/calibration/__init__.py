@@ -1,0 +1,1 @@
+"""One forward pass over calibration text streams every activation and weight statistic."""

@@ -1,0 +1,109 @@
+"""Reading and validating a study's configuration, before anything is downloaded or loaded."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
+
+from inferometer.errors import InferometerError
+
+Config = dict[str, Any]
+
+SCHEMA_FILE = Path("config/schema.yaml")
+
+
+class ConfigError(InferometerError):
+    """A configuration that can't be run; the message names the key."""
+
+
+@functools.cache
+def schema(root: Path) -> Mapping[str, Any]:
+    """The JSON schema of the configuration, read from `config/schema.yaml` under `root`."""
+    return cast(Mapping[str, Any], yaml.safe_load((root / SCHEMA_FILE).read_text(encoding="utf-8")))
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _sentence(error: ValidationError) -> str:
+    where = _dotted(error.absolute_path)
+    prefix = f"configuration key `{where}`" if where else "the configuration"
+    value, expected = error.instance, error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            known = sorted(cast(Mapping[str, Any], error.schema).get("properties", {}))
+            unknown = [f"`{_dotted([*error.absolute_path, key])}`" for key in value if key not in known]
+            return f"unknown configuration key {', '.join(unknown)}; known here: {', '.join(known)}."
+        case "required":
+            missing = [key for key in cast(list[str], expected) if key not in value]
+            return f"{prefix} lacks {', '.join(f'`{key}`' for key in missing)}."
+        case "dependentRequired":
+            return f"{prefix} has `smoothing`, which needs `weights` and `activations` beside it."
+        case "enum":
+            return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, cast(list[Any], expected)))}."
+        case "minimum" | "maximum":
+            bound = "at least" if error.validator == "minimum" else "at most"
+            return f"{prefix} is {value!r}; it must be {bound} {expected}."
+        case "anyOf":
+            return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
+        case "type":
+            return f"{prefix} is {value!r}; it must be of type {expected}."
+        case "pattern":
+            return f"{prefix} is {value!r}; it must match the pattern {expected}."
+        case _:
+            return f"{prefix}: {error.message}."
+
+
+def _check_names(config: Config) -> None:
+    """Every name that one part of the configuration uses must be defined in another."""
+    uses = [
+        *(("study.models", "models", name) for name in config["study"]["models"]),
+        *(("study.schemes", "schemes", name) for name in config["study"]["schemes"]),
+        ("calibration.corpus", "corpora", config["calibration"]["corpus"]),
+        ("evaluation.corpus", "corpora", config["evaluation"]["corpus"]),
+        ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
+    ]
+    for key, section, name in uses:
+        if name not in config[section]:
+            known = ", ".join(sorted(config[section]))
+            raise ConfigError(
+                f"configuration key `{key}` names {name!r}, which `{section}` does not define; it defines {known}."
+            )
+    reference = config["evaluation"]["reference"]
+    if config["schemes"][reference]:
+        raise ConfigError(
+            f"configuration key `evaluation.reference` names {reference!r}, which quantizes; "
+            "name a scheme without weights and activations, such as `fp: {}`."
+        )
+    if reference not in config["study"]["schemes"]:
+        raise ConfigError(
+            f"configuration key `study.schemes` lacks the reference {reference!r}, "
+            "against which every other scheme is paired; add it."
+        )
+
+
+def _check_local_files(config: Config, folder: Path) -> None:
+    for section in ("models", "corpora"):
+        for name, entry in config[section].items():
+            if entry["source"] == "local" and not (folder / entry["path"]).exists():
+                raise ConfigError(f"configuration key `{section}.{name}.path` names {entry['path']}, which does not exist.")
+
+
+def validate(config: Config, root: Path, folder: Path) -> None:
+    """Raise ConfigError with one sentence that names the key, unless the study can be run.
+
+    `root` holds the project, `folder` is where relative paths of local models and corpora start.
+    """
+    error = best_match(Draft202012Validator(schema(root)).iter_errors(config))
+    if error is not None:
+        raise ConfigError(_sentence(error))
+    _check_names(config)
+    _check_local_files(config, folder)

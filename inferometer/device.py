@@ -1,0 +1,119 @@
+"""The one place that knows on which device a model runs.
+
+Everything that differs between CPU and CUDA lies behind `Device`; no other module asks which it is.
+"""
+
+import gc
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from inferometer.errors import InferometerError
+
+CLEAR_PEAK = "5"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to run: `kind` is `cpu` or `cuda`, `name` what the maker calls it."""
+
+    kind: str
+    name: str
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch wants it."""
+        return torch.device(self.kind)
+
+    def synchronize(self) -> None:
+        """Wait until all work queued on the device is done, so that a clock read afterwards is honest."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    def reset_peak_memory(self) -> None:
+        """Start a new measurement of peak memory."""
+        gc.collect()
+        if self.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif (counter := Path("/proc/self/clear_refs")).exists():
+            counter.write_text(CLEAR_PEAK)
+
+    def memory_bytes(self) -> int:
+        """Memory in use now: allocated by torch on CUDA, resident in the process on a CPU."""
+        if self.kind == "cuda":
+            return torch.cuda.memory_allocated()
+        return psutil.Process().memory_info().rss
+
+    def peak_memory_bytes(self) -> int:
+        """Most memory in use since the last reset; since the process began where the system has no such counter."""
+        if self.kind == "cuda":
+            return torch.cuda.max_memory_allocated()
+        status = Path("/proc/self/status")
+        if status.exists():
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            return int(fields["VmHWM"].split()[0]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def choose_device(wanted: str) -> Device:
+    """The device for `auto`, `cpu` or `cuda`; `auto` is CUDA where there is one.
+
+    Raises InferometerError when `cuda` is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise InferometerError(
+            "configuration key `device` is cuda, but torch finds no CUDA device here; set it to auto or cpu."
+        )
+    if wanted == "cpu" or not available:
+        return Device("cpu", _cpu_name())
+    return Device("cuda", torch.cuda.get_device_name())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a measurement ran on, as the report prints it."""
+
+    device: str
+    device_name: str
+    cores: int
+    torch_threads: int
+    memory_gib: float
+    system: str
+    python: str
+    torch: str
+    transformers: str
+
+
+def describe_machine(device: Device) -> Machine:
+    """The machine and library versions of this process; `memory_gib` is the host's main memory."""
+    import transformers  # costs seconds, and only jobs that have it loaded anyway come here
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        device=device.kind,
+        device_name=device.name,
+        cores=cores,
+        torch_threads=torch.get_num_threads(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+    )

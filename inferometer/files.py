@@ -1,0 +1,71 @@
+"""Files that are either whole or absent, and digests that say which file it is."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inferometer.errors import InferometerError
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def git_blob_sha1_of(path: Path) -> str:
+    """Hexadecimal object id that git gives a file's content: the hub states it for every small file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def verify_sha256(path: Path, expected: str, what: str) -> None:
+    """Raise InferometerError unless the file has the pinned digest; `what` names it to the user."""
+    actual = sha256_of(path)
+    if actual != expected:
+        raise InferometerError(
+            f"{what} does not match its pinned hash: expected sha256 {expected}, got {actual}; "
+            "nothing was read from it. Check the pin in the configuration, or fetch the file again."
+        )
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; it becomes `path` only if the block succeeds.
+
+    A reader therefore never sees half a file, also when the disk is full or the job is killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise InferometerError(f"cannot write {path}: {error.strerror or error}; nothing was kept.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Like `whole_file` for a folder: what stood at `path` is replaced only when the new one is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    except OSError as error:
+        raise InferometerError(f"cannot write {path}: {error.strerror or error}; nothing was kept.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

