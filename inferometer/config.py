@@ -1,19 +1,33 @@
 """Reading and validating a study's configuration, before anything is downloaded or loaded."""
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 
 from inferometer.errors import InferometerError
 
 Config = dict[str, Any]
 
 SCHEMA_FILE = Path("config/schema.yaml")
+
+
+# JSON Schema takes 512.0 for an integer and .nan for a number within any bounds; nothing here can use either.
+_TYPES: Final = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    }
+)
+_Validator: Final = extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
 
 
 class ConfigError(InferometerError):
@@ -36,24 +50,32 @@ def _dotted(path: Iterable[str | int]) -> str:
 def _sentence(error: ValidationError) -> str:
     where = _dotted(error.absolute_path)
     prefix = f"configuration key `{where}`" if where else "the configuration"
-    value, expected = error.instance, error.validator_value
+    value: Any = error.instance
+    expected: Any = error.validator_value
+    if "propertyNames" in error.absolute_schema_path:
+        return (
+            f"{prefix} defines {value!r}; a name has up to 64 lower-case letters, digits, dots, hyphens and "
+            "underscores, with a letter or digit at both ends."
+        )
     match error.validator:
         case "additionalProperties":
             known = sorted(cast(Mapping[str, Any], error.schema).get("properties", {}))
-            unknown = [f"`{_dotted([*error.absolute_path, key])}`" for key in value if key not in known]
+            unknown = [f"`{_dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
             return f"unknown configuration key {', '.join(unknown)}; known here: {', '.join(known)}."
         case "required":
-            missing = [key for key in cast(list[str], expected) if key not in value]
+            missing = [key for key in expected if key not in value]
             return f"{prefix} lacks {', '.join(f'`{key}`' for key in missing)}."
         case "dependentRequired":
             return f"{prefix} has `smoothing`, which needs `weights` and `activations` beside it."
         case "enum":
-            return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, cast(list[Any], expected)))}."
+            return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, expected))}."
         case "minimum" | "maximum":
             bound = "at least" if error.validator == "minimum" else "at most"
             return f"{prefix} is {value!r}; it must be {bound} {expected}."
         case "anyOf":
-            return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
+            return (
+                f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
+            )
         case "type":
             return f"{prefix} is {value!r}; it must be of type {expected}."
         case "pattern":
@@ -75,7 +97,8 @@ def _check_names(config: Config) -> None:
         if name not in config[section]:
             known = ", ".join(sorted(config[section]))
             raise ConfigError(
-                f"configuration key `{key}` names {name!r}, which `{section}` does not define; it defines {known}."
+                f"configuration key `{key}` names {name!r}, which `{section}` does not define; "
+                f"it defines {known}."
             )
     reference = config["evaluation"]["reference"]
     if config["schemes"][reference]:
@@ -94,7 +117,9 @@ def _check_local_files(config: Config, folder: Path) -> None:
     for section in ("models", "corpora"):
         for name, entry in config[section].items():
             if entry["source"] == "local" and not (folder / entry["path"]).exists():
-                raise ConfigError(f"configuration key `{section}.{name}.path` names {entry['path']}, which does not exist.")
+                raise ConfigError(
+                    f"configuration key `{section}.{name}.path` names {entry['path']}, which does not exist."
+                )
 
 
 def validate(config: Config, root: Path, folder: Path) -> None:
@@ -102,7 +127,7 @@ def validate(config: Config, root: Path, folder: Path) -> None:
 
     `root` holds the project, `folder` is where relative paths of local models and corpora start.
     """
-    error = best_match(Draft202012Validator(schema(root)).iter_errors(config))
+    error = best_match(_Validator(schema(root)).iter_errors(config))
     if error is not None:
         raise ConfigError(_sentence(error))
     _check_names(config)

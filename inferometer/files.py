@@ -4,8 +4,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from inferometer.errors import InferometerError
 
@@ -37,35 +39,45 @@ def verify_sha256(path: Path, expected: str, what: str) -> None:
         )
 
 
+def _cannot_write(path: Path, error: OSError | SafetensorError) -> InferometerError:
+    """Any file operation of the block may be at fault: the reason names the file if it is another one."""
+    reason, culprit = getattr(error, "strerror", None) or error, getattr(error, "filename", None)
+    where = f" ({culprit})" if culprit and ".partial" not in str(culprit) else ""
+    return InferometerError(f"cannot write {path}: {reason}{where}; nothing was kept.")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` only if the block succeeds.
 
     A reader therefore never sees half a file, also when the disk is full or the job is killed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
-    except OSError as error:
-        raise InferometerError(f"cannot write {path}: {error.strerror or error}; nothing was kept.") from error
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder could not be made
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Like `whole_file` for a folder: what stood at `path` is replaced only when the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    retired = path.with_name(f".{path.name}.{os.getpid()}.retired")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        partial.mkdir(parents=True)
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            path.replace(retired)  # at once: a job killed while deleting would leave half of it
         partial.replace(path)
-    except OSError as error:
-        raise InferometerError(f"cannot write {path}: {error.strerror or error}; nothing was kept.") from error
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)

@@ -5,22 +5,27 @@ Only `sources` writes checkpoints; everything else opens them through here, offl
 
 import dataclasses
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from inferometer.device import Device
 from inferometer.errors import InferometerError
 
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Linear = nn.Linear | Conv1D
 
@@ -53,14 +58,20 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write as JSON, byte-stable."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        content = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        path.write_text(content, encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> "Manifest":
-        """Read what `write` wrote."""
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        fields["files"] = tuple(CheckpointFile(**file) for file in fields["files"])
-        return Manifest(**fields)
+        """Read what `write` wrote. Raises InferometerError when the file is missing or is something else."""
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields["files"] = tuple(CheckpointFile(**file) for file in fields["files"])
+            return Manifest(**fields)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InferometerError(
+                f"{path} is not a manifest of this version ({type(error).__name__}); delete it and run again."
+            ) from error
 
 
 def check_window(manifest: Manifest, window_tokens: int, key: str) -> None:
@@ -83,6 +94,16 @@ def _check_files(manifest: Manifest, checkpoint: Path) -> None:
             )
 
 
+def check_nothing_is_missing(loading: Mapping[str, Any], what: str) -> None:
+    """Raise InferometerError where transformers had to invent tensors; `loading` is its own account."""
+    invented = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    if invented:
+        raise InferometerError(
+            f"{what} does not hold {invented[0]} in the shape that its configuration calls for "
+            f"({len(invented)} such tensors in all); they would be random, so get the whole model."
+        )
+
+
 def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises InferometerError when the checkpoint is not whole."""
     _check_files(manifest, checkpoint)
@@ -96,8 +117,8 @@ def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerB
 def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str = "auto") -> PreTrainedModel:
     """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
 
-    Weights are touched once, so that memory-mapped pages count as the model's and not as the first measurement's.
-    Raises InferometerError when the checkpoint is not whole.
+    Weights are touched once, so that memory-mapped pages count as the model's, not the first measurement's.
+    Raises InferometerError when the checkpoint is not whole or lacks tensors.
     """
     _check_files(manifest, checkpoint)
     if manifest.random_weights:
@@ -105,13 +126,24 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
         assert manifest.seed is not None
         torch.manual_seed(manifest.seed)
         own = getattr(torch, manifest.dtype if dtype == "auto" else dtype)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=own, trust_remote_code=False
         )
+    else:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # said in a sentence of our own
+            output_loading_info=True,
+        )
+        model, loading = loaded
+        check_nothing_is_missing(loading, f"the checkpoint {checkpoint}")
     model.config.use_cache = False
-    model.requires_grad_(False).eval().to(device.torch_device)
+    module: nn.Module = model
+    module.requires_grad_(False).eval().to(device.torch_device)
     for parameter in model.parameters():
         parameter.sum()
     return model
@@ -124,45 +156,29 @@ def weights_bytes(model: PreTrainedModel) -> int:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, Linear]:
-    """Every linear layer by its module name, in order of definition, the output head included."""
+    """Every linear layer by its module name, in order of definition, the output head included.
+
+    Raises InferometerError when matrices lie packed elsewhere, where they would stay in float unnoticed.
+    """
+    for name, module in model.named_modules():
+        packed = [own for own, tensor in module.named_parameters(recurse=False) if tensor.ndim > 2]
+        if packed and not isinstance(module, nn.Conv1d):
+            raise InferometerError(
+                f"the model packs several matrices into {name}.{packed[0]}, as mixtures of experts do; "
+                "their calibration and quantization are not supported."
+            )
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def quantizable_layers(model: PreTrainedModel) -> dict[str, Linear]:
-    """The linear layers inside the decoder: all but the output head, which stays in float as in the literature."""
-    head = model.get_output_embeddings()
+    """The linear layers in the decoder: all but the output head, which stays in float as is usual."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return {name: module for name, module in linear_layers(model).items() if module is not head}
 
 
 def weight_matrix(layer: Linear) -> Tensor:
     """A layer's weight as [outputs, inputs]; Conv1D (GPT-2) stores it the other way round."""
     return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
-
-
-def decoder_layer_index(name: str) -> int | None:
-    """The index of the decoder layer that a module name lies in, or None outside of the stack.
-
-    It is the first number in the dotted name, which is how torch names members of a ModuleList.
-    """
-    match = re.search(r"\.(\d+)\.", f".{name}.")
-    return int(match.group(1)) if match else None
-
-
-def chosen_layers(wanted: list[str | int], layers: int) -> list[int]:
-    """Indices of decoder layers for `first`, `middle`, `last` or numbers, sorted and without repeats.
-
-    The middle of an even count is the lower of the two, as in a 32-layer model's layer 15.
-    Raises InferometerError for an index that the model does not have.
-    """
-    names: dict[str | int, int] = {"first": 0, "middle": (layers - 1) // 2, "last": layers - 1}
-    indices = {names.get(choice, choice) for choice in wanted}
-    beyond = [index for index in indices if not isinstance(index, int) or index >= layers]
-    if beyond:
-        raise InferometerError(
-            f"configuration key `calibration.layers` asks for layer {beyond[0]}, "
-            f"but the model has {layers} layers, counted from 0."
-        )
-    return sorted(index for index in indices if isinstance(index, int))
 
 
 def token_windows(tokens: Tensor, window_tokens: int, max_windows: int | str, what: str) -> Iterator[Tensor]:
@@ -181,7 +197,7 @@ def token_windows(tokens: Tensor, window_tokens: int, max_windows: int | str, wh
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
-    """All texts joined by two newlines and tokenized once, as the tokenizer does by itself: int64 [tokens]."""
+    """All texts joined by two newlines and tokenized once, as the tokenizer does it: int64 [tokens]."""
     encoded: Any = tokenizer("\n\n".join(texts), return_tensors="pt")
     tokens: Tensor = encoded["input_ids"][0]
     return tokens

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -15,17 +16,17 @@ from inferometer.files import whole_file
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type as text (`float64`, `int64`, `string`, `bool`) and one line of meaning with unit."""
+    """One column: its name, its Arrow type, and one line of meaning with unit."""
 
     name: str
-    type: str
+    type: Literal["bool", "int64", "float32", "float64", "string"]
     meaning: str
     nullable: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A declared table: where its files lie under `results/`, its columns, and the columns that identify a row."""
+    """A declared table: where its files lie under `results/`, its columns, and those that identify a row."""
 
     path: str
     meaning: str
@@ -36,43 +37,80 @@ class Table:
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema that files of this table have."""
         return pa.schema(
-            [pa.field(column.name, pa.type_for_alias(column.type), column.nullable) for column in self.columns]
+            [
+                pa.field(column.name, pa.type_for_alias(column.type), column.nullable)
+                for column in self.columns
+            ]
         )
+
+
+def _family(kind: pa.DataType) -> str:
+    """Values convert within a family only: left to itself, Arrow reads "1" and a date as integers."""
+    if pa.types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    return "string" if pa.types.is_large_string(kind) else str(kind)
+
+
+def _converted(table: Table, frame: pd.DataFrame) -> pa.Table:
+    """The declared columns of `frame` in their declared types."""
+    try:
+        for field, found in zip(
+            table.arrow_schema, pa.Schema.from_pandas(frame, preserve_index=False), strict=True
+        ):
+            if not pa.types.is_null(found.type) and _family(found.type) != _family(field.type):
+                raise ValueError(f"{table.path}: column {field.name} holds {found.type}, not {field.type}")
+        return pa.Table.from_pandas(frame, schema=table.arrow_schema, preserve_index=False)
+    except (pa.ArrowException, OverflowError) as error:
+        raise ValueError(f"{table.path}: {error}") from error
 
 
 def write_table(table: Table, frame: pd.DataFrame, path: Path) -> None:
     """Validate `frame` against the declaration, sort it by the table's key and write it whole.
 
-    Raises ValueError on missing or unknown columns, a type that does not fit without loss, a null where none may
-    be, or two rows with one key: each is a fault of the program, not of the user.
+    Raises ValueError on missing or unknown columns, a type that does not fit (only float64 is rounded to
+    float32), a null where none may be, or two rows with one key: faults of the program, not of the user.
     """
     names = [column.name for column in table.columns]
     if set(frame.columns) != set(names):
-        raise ValueError(f"{table.path}: columns {sorted(frame.columns)} are not the declared {sorted(names)}")
-    if frame.duplicated(list(table.key)).any():
-        raise ValueError(f"{table.path}: two rows share one key {table.key}")
-    frame = frame[names].sort_values(list(table.key), kind="stable", ignore_index=True)
-    nulls = [column.name for column in table.columns if not column.nullable and frame[column.name].isna().any()]
+        found = sorted(map(str, frame.columns))
+        raise ValueError(f"{table.path}: columns {found} are not the declared {sorted(names)}")
+    nulls = [
+        column.name for column in table.columns if not column.nullable and frame[column.name].isna().any()
+    ]
     if nulls:
         raise ValueError(f"{table.path}: nulls in {nulls}")
-    content = pa.Table.from_pandas(frame, schema=table.arrow_schema, preserve_index=False)
+    content = _converted(table, frame[names]).replace_schema_metadata(None)
+    if content.group_by(list(table.key)).aggregate([]).num_rows < content.num_rows:
+        raise ValueError(f"{table.path}: two rows share one key {table.key}")
+    content = content.sort_by([(name, "ascending") for name in table.key])
     with whole_file(path) as partial:
-        pq.write_table(content.replace_schema_metadata(None), partial, compression="zstd")
+        pq.write_table(content, partial, compression="zstd", write_page_checksum=True)
 
 
 def read_table(table: Table, path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a file of this table, or some of its columns, as a data frame.
 
-    Raises InferometerError naming the file when it is missing, is not Parquet or has other columns.
+    Raises InferometerError naming the file when it is missing, damaged, not Parquet, or has other columns.
     """
     try:
-        content = pq.read_table(path, columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise InferometerError(f"cannot read the table {path}: {error}; delete it and run again.") from error
-    declared = [column.name for column in table.columns if columns is None or column.name in columns]
-    if set(content.column_names) != set(declared):
-        raise InferometerError(
-            f"{path} is not a {table.path} table of this version: it has {', '.join(content.column_names)}; "
-            "delete it and run again."
-        )
-    return content.to_pandas()
+        found = pq.read_schema(path)
+        if {(field.name, field.type) for field in found} != {
+            (field.name, field.type) for field in table.arrow_schema
+        }:
+            has = ", ".join(f"{field.name} ({field.type})" for field in found)
+            raise InferometerError(
+                f"{path} is not a {table.path} table of this version: it has {has}; delete it and run again."
+            )
+        names = None if columns is None else list(columns)
+        return pq.read_table(path, columns=names, page_checksum_verification=True).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a damaged text
+        reason = str(error).splitlines()[0]
+        raise InferometerError(f"cannot read the table {path}: {reason}; delete it and run again.") from error
+
+
+def write_csv(table: Table, source: Path, path: Path) -> None:
+    """Copy a table's file as CSV, for readers and tools without Parquet."""
+    with whole_file(path) as partial:
+        read_table(table, source).to_csv(partial, index=False)

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from inferometer.calibration.statistics import BlockMaxima, ChannelStatistics, FloatHistogram
 from inferometer.errors import InferometerError
-from inferometer.models import decoder_layer_index, linear_layers, weight_matrix
+from inferometer.layers import decoder_layer_index
+from inferometer.models import linear_layers, weight_matrix
 
 SURFACE_ROWS = 128
 SURFACE_CHANNELS = 96

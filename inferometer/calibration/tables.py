@@ -68,3 +68,20 @@ SURFACES = Table(
     ),
     key=("layer", "tensor", "row", "channel"),
 )
+
+RANGES = Table(
+    path="summary/ranges.parquet",
+    meaning="The range of every linear layer's weight beside that of its input.",
+    columns=(
+        Column("model", "string", "model name in the configuration"),
+        Column("layer", "string", "module name of the linear layer"),
+        Column("decoder_layer", "int64", "index of its decoder layer, from 0; null for the output head", nullable=True),
+        Column("first_token", "bool", "whether the first token of each window is counted"),
+        Column("weight_min", "float32", "smallest weight"),
+        Column("weight_max", "float32", "largest weight"),
+        Column("activation_min", "float32", "smallest input value"),
+        Column("activation_max", "float32", "largest input value"),
+        Column("ratio", "float32", "largest input magnitude over largest weight magnitude"),
+    ),
+    key=("model", "layer", "first_token"),
+)

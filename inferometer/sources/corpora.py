@@ -1,61 +1,77 @@
 """Corpora: one text per row, from plain text, JSON lines or Parquet, wherever the file came from."""
 
+import glob
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict, disable_progress_bars, load_dataset
+import pyarrow.parquet as pq
+from datasets import Dataset, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
 
 from inferometer.errors import InferometerError
 from inferometer.files import verify_sha256
 from inferometer.sources.hub import fetch_file
 from inferometer.sources.pypi import WheelFile, file_from_wheel
-from inferometer.tables import Column, Table
+from inferometer.sources.reasons import reason_of
 
-CORPUS = Table(
-    path="sources/corpora/<corpus>.parquet",
-    meaning="The texts of a corpus, in the order of its file.",
-    columns=(
-        Column("text_index", "int64", "position of the text in the file, from 0"),
-        Column("text", "string", "the text as it stands in the file"),
-    ),
-    key=("text_index",),
-)
+BUILDERS = {"jsonl": "json", "parquet": "parquet"}
 
-BUILDERS = {"txt": "text", "jsonl": "json", "parquet": "parquet"}
+
+def _has_no_rows(path: Path, form: str) -> bool:
+    if form == "parquet":
+        return pq.read_metadata(path).num_rows == 0
+    with path.open("rb") as lines:
+        return not any(line.strip() for line in lines)
+
+
+def _values(path: Path, form: str, text_key: str | None, what: str) -> list[Any]:
+    if form == "txt":
+        return [path.read_bytes().decode("utf-8")]
+    if _has_no_rows(path, form):
+        return []
+    pattern = glob.escape(str(path.absolute()))
+    with tempfile.TemporaryDirectory() as cache:
+        data = load_dataset(BUILDERS[form], data_files=pattern, split="train", cache_dir=cache)
+        assert isinstance(data, Dataset)
+        if text_key not in data.column_names:
+            raise InferometerError(
+                f"{what} has no column {text_key!r}; set `text_key` to one of {', '.join(data.column_names)}."
+            )
+        return list(data[text_key])
 
 
 def read_texts(path: Path, form: str, text_key: str | None, what: str) -> pd.DataFrame:
-    """The texts of a local file as a CORPUS table: `form` is txt (the whole file is one text), jsonl or parquet.
+    """The texts of a local file as a CORPUS table: `form` is txt (the file is one text), jsonl or parquet.
 
     Raises InferometerError, naming the corpus by `what`, when the file can't be read so or holds no text.
     """
     disable_progress_bars()
-    options: dict[str, Any] = {"sample_by": "document"} if form == "txt" else {}
-    column = "text" if form == "txt" else str(text_key)
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            data = load_dataset(BUILDERS[form], data_files={"all": str(path)}, split="all", cache_dir=cache, **options)
-        except Exception as error:  # datasets raises whatever its parsers raise
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise InferometerError(f"{what} can't be read as {form}: {reason}.") from error
-        assert isinstance(data, Dataset) and not isinstance(data, DatasetDict)
-        if column not in data.column_names:
-            raise InferometerError(
-                f"{what} has no column {column!r}; it has {', '.join(data.column_names)}. Set `text_key` to one of them."
-            )
-        texts = list(data[column])
-    if not all(isinstance(text, str) for text in texts):
-        raise InferometerError(f"{what} has values in {column!r} that are not text.")
-    if not any(text.strip() for text in texts):
-        raise InferometerError(f"{what} is empty: it holds no text.")
-    return pd.DataFrame({"text_index": range(len(texts)), "text": texts})
+    try:
+        values = _values(path, form, text_key, what)
+    except InferometerError:
+        raise
+    except Exception as error:  # datasets raises whatever its parsers raise
+        raise InferometerError(
+            f"{what} can't be read as {form} ({reason_of(error)}); mend {path.name}, or set `format` right."
+        ) from error
+    other = [row for row, value in enumerate(values) if not isinstance(value, str)]
+    if other:
+        raise InferometerError(
+            f"{what} has values in column {text_key!r} that are not text, the first in row {other[0]}; "
+            "set `text_key` to a column of texts, or leave such rows out."
+        )
+    if not any(text.strip() for text in values):
+        raise InferometerError(f"{what} is empty: {path.name} holds no text; choose another file.")
+    return pd.DataFrame({"text_index": range(len(values)), "text": values})
 
 
 def fetch_corpus(name: str, entry: Mapping[str, Any]) -> pd.DataFrame:
-    """A corpus as configured, verified and read into a CORPUS table. Raises InferometerError naming the corpus."""
+    """A corpus as configured, verified and read into a CORPUS table.
+
+    Raises InferometerError naming the corpus.
+    """
     what = f"corpus {name!r}"
     form, text_key = entry["format"], entry.get("text_key")
     match entry["source"]:

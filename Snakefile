@@ -1,0 +1,38 @@
+# Inferometer: the way in. What depends on what is in rules/, what is computed in inferometer/.
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from inferometer.code_version import code_version
+from inferometer.config import validate
+from inferometer.errors import InferometerError
+
+min_version("9.0")
+
+
+configfile: Path(workflow.basedir, "config", "config.yaml")
+
+
+try:
+    validate(config, root=Path(workflow.basedir), folder=Path.cwd())
+except InferometerError as error:
+    raise WorkflowError(str(error))
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/sources.smk"
+include: "rules/calibration.smk"
+include: "rules/smoothing.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",

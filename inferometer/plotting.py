@@ -1,0 +1,50 @@
+"""How every figure looks, and how it is saved so that equal data gives equal bytes."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from collections.abc import Iterator  # noqa: E402 - the backend must be chosen before pyplot is imported
+from contextlib import contextmanager  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from inferometer.files import whole_file  # noqa: E402
+
+COLOURS = ("#2f6db3", "#d1682a", "#3f8f4f", "#8a5fb0", "#b03a48", "#6b7280")  # told apart in print and by most eyes
+MUTED = "#6b7280"
+
+STYLE = {
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": "medium",
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#d9dce1",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "inferometer",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw the block's figures in the house style."""
+    with plt.rc_context(STYLE):
+        yield
+
+
+def save(figure: Figure, path: Path, dpi: int) -> None:
+    """Save whole and without a date; the format follows the ending."""
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=path.suffix.removeprefix("."), dpi=dpi, metadata=metadata)
+    plt.close(figure)

@@ -1,0 +1,58 @@
+# One forward pass over calibration text streams every activation and weight statistic.
+
+
+rule calibration:
+    input:
+        expand("results/{model}/calibration/activations.parquet", model=MEASURED),
+        "results/summary/ranges.parquet",
+
+
+rule calibrate:
+    input:
+        manifest="results/{model}/sources/model.json",
+        checkpoint=ancient("results/{model}/sources/checkpoint"),
+        corpus=f"results/sources/corpora/{config['calibration']['corpus']}.parquet",
+    output:
+        activations="results/{model}/calibration/activations.parquet",
+        weights="results/{model}/calibration/weights.parquet",
+        histograms="results/{model}/calibration/histograms.parquet",
+        surfaces="results/{model}/calibration/surfaces.parquet",
+        run="results/{model}/calibration/run.parquet",
+    params:
+        settings=config["calibration"],
+        dtype=model_setting("dtype", "auto"),
+        device=config["device"],
+        code=code("calibrate.py"),
+    log:
+        "results/logs/calibrate/{model}.log",
+    benchmark:
+        "results/benchmarks/calibrate/{model}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=120,
+    script:
+        "../workflow/scripts/calibrate.py"
+
+
+rule summarize_ranges:
+    input:
+        activations=expand("results/{model}/calibration/activations.parquet", model=MEASURED),
+        weights=expand("results/{model}/calibration/weights.parquet", model=MEASURED),
+    output:
+        table="results/summary/ranges.parquet",
+        csv=report(
+            "results/summary/ranges.csv",
+            category="Calibration",
+            labels={"table": "Dynamic ranges of weights and activations"},
+            caption="../report/captions/ranges.rst",
+        ),
+    params:
+        models=MEASURED,
+        code=code("summarize_ranges.py"),
+    log:
+        "results/logs/summarize_ranges.log",
+    benchmark:
+        "results/benchmarks/summarize_ranges.tsv"
+    script:
+        "../workflow/scripts/summarize_ranges.py"

@@ -1,0 +1,33 @@
+# SmoothQuant: outliers move from activations into weights, and the float model is proved unchanged.
+
+
+rule smoothing:
+    input:
+        expand("results/{model}/smoothing/{scheme}/scales.parquet", model=MEASURED, scheme=SMOOTHED),
+
+
+rule smooth:
+    input:
+        manifest="results/{model}/sources/model.json",
+        checkpoint=ancient("results/{model}/sources/checkpoint"),
+        corpus=f"results/sources/corpora/{config['calibration']['corpus']}.parquet",
+        activations="results/{model}/calibration/activations.parquet",
+    output:
+        scales="results/{model}/smoothing/{scheme}/scales.parquet",
+        sites="results/{model}/smoothing/{scheme}/sites.parquet",
+        run="results/{model}/smoothing/{scheme}/run.parquet",
+    params:
+        alpha=lambda wildcards: config["schemes"][wildcards.scheme]["smoothing"]["alpha"],
+        settings={key: config["calibration"][key] for key in ("corpus", "window_tokens")},
+        device=config["device"],
+        code=code("smooth.py"),
+    log:
+        "results/logs/smooth/{model}/{scheme}.log",
+    benchmark:
+        "results/benchmarks/smooth/{model}/{scheme}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../workflow/scripts/smooth.py"
