@@ -1,9 +1,12 @@
 """Confidence intervals by the bootstrap (Efron 1979), percentile method."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -19,18 +22,26 @@ class Interval:
     high: float
 
 
-def bootstrap_mean(sample: NDArray[np.float64]) -> Interval:
-    """Mean of a one-dimensional sample with its 95 % bootstrap interval.
+def bootstrap(sample: NDArray[np.float64], statistic: Statistic) -> Interval:
+    """A statistic of column means with its 95 % bootstrap interval.
 
-    The units of the sample (windows, items) are resampled with replacement, 10,000 times from a fixed seed, so
-    the same sample always has the same interval. For a paired comparison pass the differences of the pairs.
+    `sample` is [units, columns]; `statistic` turns means [..., columns] into values [...]. The units (windows, items)
+    are resampled whole, which keeps what was measured on the same unit together: that is what pairs two schemes.
+    10,000 resamples from a fixed seed, so the same sample always has the same interval.
     Raises ValueError on fewer than two units, which have no interval.
     """
-    if sample.ndim != 1 or sample.size < 2:
-        raise ValueError(f"an interval needs a one-dimensional sample of two or more, got shape {sample.shape}")
+    if sample.ndim != 2 or sample.shape[0] < 2:
+        raise ValueError(f"an interval needs a sample [units, columns] of two units or more, got shape {sample.shape}")
     generator = np.random.default_rng(SEED)
-    picks = generator.integers(0, sample.size, size=(RESAMPLES, sample.size))
-    means = sample[picks].mean(axis=1)
+    picks = generator.integers(0, sample.shape[0], size=(RESAMPLES, sample.shape[0]))
+    resampled = statistic(sample[picks].mean(axis=1))
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(sample.mean()), float(low), float(high))
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(float(statistic(sample.mean(axis=0))), float(low), float(high))
+
+
+def bootstrap_mean(sample: NDArray[np.float64]) -> Interval:
+    """Mean of a one-dimensional sample with its interval; for a paired comparison pass the differences of the pairs."""
+    if sample.ndim != 1:
+        raise ValueError(f"a mean is taken of a one-dimensional sample, got shape {sample.shape}")
+    return bootstrap(sample[:, None], lambda means: means[..., 0])

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from inferometer.models import Manifest, check_window, load_tokenizer, token_windows, tokenize
+from inferometer.manifest import Manifest, check_window
+from inferometer.models import load_tokenizer, token_windows, tokenize
 from inferometer.sources.tables import CORPUS
 from inferometer.tables import read_table
 

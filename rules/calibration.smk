@@ -56,3 +56,49 @@ rule summarize_ranges:
         "results/benchmarks/summarize_ranges.tsv"
     script:
         "../workflow/scripts/summarize_ranges.py"
+
+
+rule plot_distributions:
+    input:
+        "results/{model}/calibration/histograms.parquet",
+    output:
+        report(
+            "results/{model}/calibration/distributions.svg",
+            category="Calibration",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Distributions of weights and activations"},
+            caption="../report/captions/distributions.rst",
+        ),
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_distributions.py"),
+    log:
+        "results/logs/plot_distributions/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_distributions/{model}.tsv"
+    script:
+        "../workflow/scripts/plot_distributions.py"
+
+
+rule plot_surfaces:
+    input:
+        "results/{model}/calibration/surfaces.parquet",
+    output:
+        report(
+            "results/{model}/calibration/surfaces-{tensor}.png",
+            category="Calibration",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Surfaces: {tensor} magnitudes"},
+            caption="../report/captions/surfaces.rst",
+        ),
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_surfaces.py"),
+    log:
+        "results/logs/plot_surfaces/{model}/{tensor}.log",
+    benchmark:
+        "results/benchmarks/plot_surfaces/{model}/{tensor}.tsv"
+    wildcard_constraints:
+        tensor="activation|weight",
+    script:
+        "../workflow/scripts/plot_surfaces.py"

@@ -43,7 +43,15 @@ rule evaluate:
         "../workflow/scripts/evaluate.py"
 
 
+def without_smoothing(scheme):
+    """The study's scheme with the same grids and no smoothing, if it has one."""
+    entry = config["schemes"][scheme]
+    same = {key: value for key, value in entry.items() if key != "smoothing"}
+    return next((name for name in SCHEMES if config["schemes"][name] == same), None)
+
+
 CELLS = [(model, scheme) for model in MEASURED for scheme in SCHEMES]
+BASES = {scheme: base for scheme in SMOOTHED if (base := without_smoothing(scheme))}
 
 
 rule summarize_perplexity:
@@ -57,8 +65,16 @@ rule summarize_perplexity:
             labels={"table": "Perplexity by scheme"},
             caption="../report/captions/perplexity.rst",
         ),
+        gains="results/summary/smoothing_gains.parquet",
+        gains_csv=report(
+            "results/summary/smoothing_gains.csv",
+            category="Evaluation",
+            labels={"table": "What smoothing gains"},
+            caption="../report/captions/smoothing_gains.rst",
+        ),
     params:
         cells=CELLS,
+        bases=BASES,
         reference=config["evaluation"]["reference"],
         code=code("summarize_perplexity.py"),
     log:
@@ -67,3 +83,25 @@ rule summarize_perplexity:
         "results/benchmarks/summarize_perplexity.tsv"
     script:
         "../workflow/scripts/summarize_perplexity.py"
+
+
+rule plot_perplexity:
+    input:
+        "results/summary/perplexity.parquet",
+    output:
+        report(
+            "results/summary/perplexity.svg",
+            category="Evaluation",
+            labels={"figure": "Perplexity by scheme"},
+            caption="../report/captions/perplexity.rst",
+        ),
+    params:
+        schemes=SCHEMES,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_perplexity.py"),
+    log:
+        "results/logs/plot_perplexity.log",
+    benchmark:
+        "results/benchmarks/plot_perplexity.tsv"
+    script:
+        "../workflow/scripts/plot_perplexity.py"

@@ -1,0 +1,54 @@
+# Tables and figures become the one page that reviewers read.
+
+FIGURES = [
+    "results/summary/perplexity.svg",
+    *expand("results/{model}/calibration/distributions.svg", model=MEASURED),
+    *expand(
+        "results/{model}/calibration/surfaces-{tensor}.png",
+        model=MEASURED,
+        tensor=["activation", "weight"],
+    ),
+    *expand(
+        "results/{model}/smoothing/{scheme}/channels.svg", model=MEASURED, scheme=SMOOTHED
+    ),
+]
+
+
+rule summarize_runs:
+    input:
+        expand("results/{model}/calibration/run.parquet", model=MEASURED),
+        expand("results/{model}/smoothing/{scheme}/run.parquet", model=MEASURED, scheme=SMOOTHED),
+        expand("results/{model}/evaluation/{scheme}/run.parquet", model=MEASURED, scheme=SCHEMES),
+    output:
+        "results/summary/runs.parquet",
+    params:
+        code=code("summarize_runs.py"),
+    log:
+        "results/logs/summarize_runs.log",
+    benchmark:
+        "results/benchmarks/summarize_runs.tsv"
+    script:
+        "../workflow/scripts/summarize_runs.py"
+
+
+rule report:
+    input:
+        expand("results/{model}/sources/model.json", model=MODELS),
+        expand("results/{model}/smoothing/{scheme}/sites.parquet", model=MEASURED, scheme=SMOOTHED),
+        "results/summary/perplexity.parquet",
+        "results/summary/smoothing_gains.parquet",
+        "results/summary/ranges.parquet",
+        "results/summary/runs.parquet",
+        FIGURES,
+    output:
+        "results/report.html",
+    params:
+        config=config,
+        templates=str(ROOT / "report"),
+        code=code("write_report.py", "report/*.j2", "report/*.css", "report/*.yaml"),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    script:
+        "../workflow/scripts/write_report.py"

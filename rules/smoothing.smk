@@ -31,3 +31,28 @@ rule smooth:
         runtime=60,
     script:
         "../workflow/scripts/smooth.py"
+
+
+rule plot_smoothing:
+    input:
+        activations="results/{model}/calibration/activations.parquet",
+        weights="results/{model}/calibration/weights.parquet",
+        scales="results/{model}/smoothing/{scheme}/scales.parquet",
+        sites="results/{model}/smoothing/{scheme}/sites.parquet",
+    output:
+        report(
+            "results/{model}/smoothing/{scheme}/channels.svg",
+            category="Smoothing",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Channels before and after {scheme}"},
+            caption="../report/captions/smoothing.rst",
+        ),
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_smoothing.py"),
+    log:
+        "results/logs/plot_smoothing/{model}/{scheme}.log",
+    benchmark:
+        "results/benchmarks/plot_smoothing/{model}/{scheme}.tsv"
+    script:
+        "../workflow/scripts/plot_smoothing.py"

@@ -1,8 +1,8 @@
 """A stand-in for the model hub on loopback, and a process whose real hub client talks to it.
 
-The server answers what huggingface_hub asks for: the revision and tree of a repository, and HEAD and GET of its
-files, large ones by way of a redirect to a store as the hub does it. The client reads HF_ENDPOINT when it is
-imported, so it lives in a process of its own, started once for many calls.
+The server answers what huggingface_hub asks for: the revision and tree of a repository, and HEAD and GET of
+its files, large ones by way of a redirect to a store as the hub does it. The client reads HF_ENDPOINT when it
+is imported, so it lives in a process of its own, started once for many calls.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,8 +35,8 @@ def git_sha1(content: bytes) -> str:
 class Repository:
     """What the hub holds under one name, and how it misbehaves.
 
-    `faults` says of a file that its transfer is reset in the middle, ends early once, or brings other bytes than
-    its digest promises. `refusal` is a status with the hub's code for it, for every file.
+    `faults` says of a file that its transfer is reset in the middle, ends early once, or brings other bytes
+    than its digest promises. `refusal` is a status with the hub's code for it, for every file.
     """
 
     files: dict[str, bytes]
@@ -129,7 +129,8 @@ class _Answer(BaseHTTPRequestHandler):
         elif name.endswith(LARGE_FILES) and not stored:
             content = repository.files[name]
             headers = {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            headers |= {"X-Linked-Size": str(len(content)), "Location": f"{self._hub.url}/store{path}"}
+            store = self._hub.url.replace("127.0.0.1", "localhost")  # another host, as the hub's own store is
+            headers |= {"X-Linked-Size": str(len(content)), "Location": f"{store}/store{path}"}
             self._send(HTTPStatus.FOUND, headers)
         else:
             self._send_file(repository, name)
@@ -160,7 +161,9 @@ class _Answer(BaseHTTPRequestHandler):
         elif fault == "other bytes":
             self._send(HTTPStatus.OK, headers, bytes([content[0] ^ 1]) + content[1:])
         else:
-            self._send(HTTPStatus.OK, {**headers, "Content-Length": str(len(content))}, content[: len(content) // 2])
+            self._send(
+                HTTPStatus.OK, {**headers, "Content-Length": str(len(content))}, content[: len(content) // 2]
+            )
             self.wfile.flush()
             self.close_connection = True
             if fault == "reset":  # closing with unsent data to linger for no time sends a reset, not an end
@@ -171,7 +174,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 class HubClient:
-    """A process that fetches through the library, and so through huggingface_hub as it is, from a HubServer."""
+    """A process that fetches from a HubServer through the library, so through huggingface_hub as it is."""
 
     def __init__(self, server: HubServer, home: Path, *, offline: bool = False) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
@@ -227,6 +230,7 @@ def _serve_calls() -> None:
     def file(repository: str, name: str) -> dict[str, Any]:
         return {"path": str(fetch_file(repository, COMMIT, name))}
 
+    calls: dict[str, Callable[..., dict[str, Any]]]
     calls = {"checkpoint": checkpoint, "corpus": corpus, "file": file}
     for line in sys.stdin:
         what, *arguments = json.loads(line)

@@ -87,7 +87,8 @@ def plot_surfaces(surfaces: pd.DataFrame, tensor: str) -> Figure:
     }
     columns = max(len(labels) for labels in readers.values())
     with style():
-        figure = plt.figure(figsize=(3.3 * columns, 2.9 * len(indices)))
+        figure = plt.figure(figsize=(3.3 * columns, 3.0 * len(indices)), layout="none")
+        figure.subplots_adjust(left=0.01, right=0.96, bottom=0.05, top=0.97, wspace=0.08, hspace=0.16)
         for row, index in enumerate(indices):
             for column, (layer, label) in enumerate(readers[index].items()):
                 axes = figure.add_subplot(len(indices), columns, row * columns + column + 1, projection="3d")
@@ -100,8 +101,8 @@ def plot_surfaces(surfaces: pd.DataFrame, tensor: str) -> Figure:
                 )
                 what = label.split(", ")[0] if tensor == "weight" else f"input of {label}"
                 axes.set_title(f"layer {index}: {what}", fontsize=8, loc="center")
-                axes.set_xlabel("input channel", fontsize=7)
-                axes.set_ylabel("output channel" if tensor == "weight" else "token", fontsize=7)
+                axes.set_xlabel("input channel", fontsize=7, labelpad=-3)
+                axes.set_ylabel("output channel" if tensor == "weight" else "token", fontsize=7, labelpad=-3)
                 axes.tick_params(labelsize=6, pad=0)
                 axes.view_init(elev=28, azim=-55)
     return figure

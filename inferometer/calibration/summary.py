@@ -10,10 +10,14 @@ def summarize_ranges(model: str, activations: pd.DataFrame, weights: pd.DataFram
 
     `ratio` is the largest input magnitude over the largest weight magnitude: how unevenly the two are hard to round.
     """
-    extremes = {"min": "min", "max": "max"}
-    weight = weights[weights["axis"] == "input"].groupby("layer").agg(extremes).add_prefix("weight_")
-    counted = activations.groupby(["layer", "first_token"]).agg(extremes).add_prefix("activation_").reset_index()
-    ranges = counted.merge(weight, on="layer").assign(model=model)
+    weight = weights[weights["axis"] == "input"].groupby("layer").agg(weight_min=("min", "min"), weight_max=("max", "max"))
+    inputs = activations.sort_values(["layer", "first_token", "channel"]).groupby(["layer", "first_token"])
+    ranges = inputs.agg(
+        activation_min=("min", "min"), activation_max=("max", "max"), beyond_6_sigma=("beyond_6_sigma", "mean")
+    )
+    largest = activations.loc[inputs["absmax"].idxmax(), ["layer", "first_token", "channel"]]
+    ranges = ranges.join(largest.set_index(["layer", "first_token"])["channel"].rename("largest_channel"))
+    ranges = ranges.reset_index().merge(weight, on="layer").assign(model=model)
     activation_absmax = ranges[["activation_min", "activation_max"]].abs().max(axis=1)
     weight_absmax = ranges[["weight_min", "weight_max"]].abs().max(axis=1)
     ranges["ratio"] = activation_absmax / weight_absmax

@@ -82,6 +82,8 @@ RANGES = Table(
         Column("activation_min", "float32", "smallest input value"),
         Column("activation_max", "float32", "largest input value"),
         Column("ratio", "float32", "largest input magnitude over largest weight magnitude"),
+        Column("largest_channel", "int64", "input channel that holds the largest magnitude"),
+        Column("beyond_6_sigma", "float64", "share of input values further than six standard deviations from the mean"),
     ),
     key=("model", "layer", "first_token"),
 )

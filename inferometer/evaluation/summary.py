@@ -4,11 +4,25 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from inferometer.intervals import bootstrap_mean
+from inferometer.evaluation.tables import GAINS
+from inferometer.intervals import bootstrap, bootstrap_mean
 
 
-def summarize_perplexity(windows: Mapping[tuple[str, str], pd.DataFrame], reference: str) -> pd.DataFrame:
+Windows = Mapping[tuple[str, str], pd.DataFrame]
+
+
+def _nll(windows: Windows, model: str, scheme: str, reference: str) -> NDArray[np.float64]:
+    """The nll of a scheme's windows in order; refuses to pair them with other windows than the reference's."""
+    identity = ["corpus", "protocol", "window", "tokens"]
+    table, base = (windows[model, name].sort_values("window", ignore_index=True) for name in (scheme, reference))
+    if not table[identity].equals(base[identity]):
+        raise ValueError(f"{scheme} and {reference} of {model} were not scored on the same windows")
+    return table["nll"].to_numpy(dtype=np.float64)
+
+
+def summarize_perplexity(windows: Windows, reference: str) -> pd.DataFrame:
     """A row of the PERPLEXITY table for each (model, scheme) of `windows`, which holds WINDOWS tables.
 
     Every scheme is paired with the `reference` scheme of the same model, window by window: text that is hard is
@@ -17,14 +31,9 @@ def summarize_perplexity(windows: Mapping[tuple[str, str], pd.DataFrame], refere
     """
     rows = []
     for (model, scheme), table in windows.items():
-        table = table.sort_values("window", ignore_index=True)
-        base = windows[model, reference].sort_values("window", ignore_index=True)
-        identity = ["corpus", "protocol", "window", "tokens"]
-        if not table[identity].equals(base[identity]):
-            raise ValueError(f"{scheme} and {reference} of {model} were not scored on the same windows")
-        nll = table["nll"].to_numpy(dtype=np.float64)
+        nll = _nll(windows, model, scheme, reference)
         own = bootstrap_mean(nll)
-        paired = bootstrap_mean(nll - base["nll"].to_numpy(dtype=np.float64))
+        paired = bootstrap_mean(nll - _nll(windows, model, reference, reference))
         first = table.iloc[0]
         rows.append(
             {
@@ -43,3 +52,37 @@ def summarize_perplexity(windows: Mapping[tuple[str, str], pd.DataFrame], refere
             }
         )
     return pd.DataFrame(rows)
+
+
+def summarize_gains(windows: Windows, bases: Mapping[str, str], reference: str) -> pd.DataFrame:
+    """The GAINS table: `bases` maps each smoothed scheme to the same scheme without smoothing."""
+    rows = []
+    for model in dict.fromkeys(model for model, _ in windows):
+        for scheme, base in bases.items():
+            sample = np.stack([_nll(windows, model, name, reference) for name in (scheme, base, reference)], axis=1)
+            ratio = bootstrap(sample, lambda means: np.exp(means[..., 0] - means[..., 1]))
+            closed = bootstrap(sample, _gap_closed)
+            rows.append(
+                {
+                    "model": model,
+                    "scheme": scheme,
+                    "base": base,
+                    "ratio": ratio.estimate,
+                    "ratio_low": ratio.low,
+                    "ratio_high": ratio.high,
+                    "gap_closed": closed.estimate,
+                    "gap_closed_low": closed.low,
+                    "gap_closed_high": closed.high,
+                }
+            )
+    return pd.DataFrame(rows, columns=[column.name for column in GAINS.columns])
+
+
+def _gap_closed(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the excess perplexity over float that a scheme removes: means [..., (scheme, base, float)].
+
+    NaN where the base has no excess that could be removed.
+    """
+    scheme, base, reference = np.exp(np.moveaxis(means, -1, 0))
+    excess = base - reference
+    return np.divide(base - scheme, excess, out=np.full_like(excess, np.nan), where=excess != 0)

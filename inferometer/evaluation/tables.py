@@ -39,3 +39,20 @@ PERPLEXITY = Table(
     ),
     key=("model", "scheme"),
 )
+
+GAINS = Table(
+    path="summary/smoothing_gains.parquet",
+    meaning="What smoothing alone gains: each smoothed scheme against the same scheme without smoothing.",
+    columns=(
+        Column("model", "string", "model name in the configuration"),
+        Column("scheme", "string", "scheme that smooths"),
+        Column("base", "string", "scheme with the same grids and no smoothing"),
+        Column("ratio", "float64", "perplexity of the scheme over that of the base, paired"),
+        Column("ratio_low", "float64", "lower end of its 95 % interval"),
+        Column("ratio_high", "float64", "upper end of its 95 % interval"),
+        Column("gap_closed", "float64", "share of the base's perplexity excess over float that smoothing removes", nullable=True),
+        Column("gap_closed_low", "float64", "lower end of its 95 % interval", nullable=True),
+        Column("gap_closed_high", "float64", "upper end of its 95 % interval", nullable=True),
+    ),
+    key=("model", "scheme"),
+)

@@ -21,7 +21,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from inferometer.errors import InferometerError
 from inferometer.files import sha256_of, verify_sha256, whole_folder
-from inferometer.models import CheckpointFile, Manifest, check_nothing_is_missing
+from inferometer.manifest import CheckpointFile, Manifest
+from inferometer.models import check_nothing_is_missing
 from inferometer.sources.hub import MODEL_FILES, fetch_file, fetch_model_files
 from inferometer.sources.pypi import WheelFile, file_from_wheel
 from inferometer.sources.reasons import reason_of

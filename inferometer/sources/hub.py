@@ -27,10 +27,8 @@ from inferometer.files import git_blob_sha1_of, sha256_of, verify_sha256
 from inferometer.sources.reasons import reason_of
 
 MODEL_FILES = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "chat_template.jinja"]
-NOT_MODEL_FILES = [
-    "*/*",
-    "consolidated*",
-]  # folders, and the same weights a second time in their maker's layout
+# Not folders, nor the same weights a second time in their maker's own layout.
+NOT_MODEL_FILES = ["*/*", "consolidated*"]
 SHA1_DIGITS = 40
 SHA256_DIGITS = 64
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = '''"""What the script does."""
 
 from inferometer.upper import describe
-from inferometer.parts import first
+import inferometer.parts.first as first
 
 
 def main() -> str:

@@ -20,7 +20,11 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a tiny model as its repository holds them, beside some that must never be fetched."""
     folder = tiny_checkpoint(tmp_path_factory.mktemp("published"))
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    files |= {"pytorch_model.bin": b"a pickle", "modeling_tiny.py": b"raise SystemExit", "README.md": b"# Tiny"}
+    files |= {
+        "pytorch_model.bin": b"a pickle",
+        "modeling_tiny.py": b"raise SystemExit",
+        "README.md": b"# Tiny",
+    }
     return files | {"onnx/config.json": b"{}", "consolidated.safetensors": files[WEIGHTS]}
 
 
@@ -90,6 +94,7 @@ def test_a_model_comes_at_its_pinned_revision_with_configuration_tokenizer_and_s
     assert answer["files"] == {file: hashlib.sha256(model_files[file]).hexdigest() for file in wanted}
     assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == wanted
     assert all((tmp_path / "checkpoint" / file).read_bytes() == model_files[file] for file in wanted)
+    assert (online.snapshot(name) / WEIGHTS).resolve().name == answer["files"][WEIGHTS]
     assert all(COMMIT in request for request in hub.asked(name))
     assert {request.split("/")[-1] for request in hub.asked(name) if "/resolve/" in request} == wanted
 
@@ -141,7 +146,9 @@ def test_a_reset_connection_is_said_in_a_sentence_and_the_next_call_succeeds(
     assert "run again" in sentence
     assert not list(online.snapshot(name).parents[1].rglob("*.incomplete"))
     repository.faults.clear()
-    assert _fetch(online, tmp_path, name)["files"][WEIGHTS] == hashlib.sha256(model_files[WEIGHTS]).hexdigest()
+    assert (
+        _fetch(online, tmp_path, name)["files"][WEIGHTS] == hashlib.sha256(model_files[WEIGHTS]).hexdigest()
+    )
 
 
 def test_a_transfer_that_ends_early_is_taken_up_where_it_stopped(
@@ -166,14 +173,21 @@ def test_content_that_does_not_match_its_stated_hash_is_refused_and_removed(
     assert f"{file} of {name} does not match the hash that the hub states" in sentence
     cached = online.snapshot(name) / file
     assert not cached.is_symlink()
-    assert not any(blob.read_bytes()[1:] == model_files[file][1:] for blob in (cached.parents[2] / "blobs").iterdir())
+    assert not any(
+        blob.read_bytes()[1:] == model_files[file][1:] for blob in (cached.parents[2] / "blobs").iterdir()
+    )
     repository.faults.clear()
     assert _fetch(online, tmp_path, name)["files"][file] == hashlib.sha256(model_files[file]).hexdigest()
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "config.json"])
 def test_a_cached_copy_that_was_damaged_since_is_refused_removed_and_fetched_anew(
-    hub: HubServer, online: HubClient, offline: HubClient, model_files: dict[str, bytes], tmp_path: Path, file: str
+    hub: HubServer,
+    online: HubClient,
+    offline: HubClient,
+    model_files: dict[str, bytes],
+    tmp_path: Path,
+    file: str,
 ) -> None:
     name = f"org/rotten-{file}"
     hub.add(name, model_files)
@@ -273,7 +287,9 @@ def test_a_repository_of_pickles_only_is_refused_and_no_pickle_is_asked_for(
     hub: HubServer, online: HubClient, model_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     name = "org/pickles"
-    hub.add(name, {file: content for file, content in model_files.items() if not file.endswith(".safetensors")})
+    hub.add(
+        name, {file: content for file, content in model_files.items() if not file.endswith(".safetensors")}
+    )
     assert "pickled weights are never read" in _refusal(online, tmp_path, name)
     assert not [request for request in hub.asked(name) if request.endswith((".bin", ".py"))]
 

@@ -9,7 +9,8 @@ from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, SURFACES, WE
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.layers import chosen_layers
-from inferometer.models import Manifest, load_model, weights_bytes
+from inferometer.manifest import Manifest
+from inferometer.models import load_model, weights_bytes
 from inferometer.progress import progress
 from inferometer.runs import write_run
 from inferometer.tables import write_table

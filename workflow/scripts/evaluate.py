@@ -9,7 +9,8 @@ from inferometer.device import choose_device
 from inferometer.evaluation.perplexity import score_windows
 from inferometer.evaluation.tables import WINDOWS
 from inferometer.jobs import job
-from inferometer.models import Manifest, load_model, weights_bytes
+from inferometer.manifest import Manifest
+from inferometer.models import load_model, weights_bytes
 from inferometer.progress import progress
 from inferometer.runs import write_run
 from inferometer.schemes import Scheme, rounded

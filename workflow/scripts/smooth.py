@@ -7,7 +7,8 @@ from snakemake.iocontainers import Snakemake
 from inferometer.calibration.tables import ACTIVATIONS
 from inferometer.device import choose_device
 from inferometer.jobs import job
-from inferometer.models import Manifest, load_model, weights_bytes
+from inferometer.manifest import Manifest
+from inferometer.models import load_model, weights_bytes
 from inferometer.runs import write_run
 from inferometer.smoothing.chapter import smooth
 from inferometer.smoothing.tables import SCALES, SITES

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from inferometer.evaluation.summary import summarize_perplexity
-from inferometer.evaluation.tables import PERPLEXITY, WINDOWS
+from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
+from inferometer.evaluation.tables import GAINS, PERPLEXITY, WINDOWS
 from inferometer.jobs import job
 from inferometer.tables import read_table, write_csv, write_table
 
@@ -14,6 +14,8 @@ snakemake: Snakemake
 with job(snakemake.log[0]):
     tables = zip(snakemake.params.cells, snakemake.input, strict=True)
     windows = {(model, scheme): read_table(WINDOWS, Path(path)) for (model, scheme), path in tables}
-    summary = summarize_perplexity(windows, snakemake.params.reference)
-    write_table(PERPLEXITY, summary, Path(snakemake.output.table))
+    reference, bases = snakemake.params.reference, snakemake.params.bases
+    write_table(PERPLEXITY, summarize_perplexity(windows, reference), Path(snakemake.output.table))
     write_csv(PERPLEXITY, Path(snakemake.output.table), Path(snakemake.output.csv))
+    write_table(GAINS, summarize_gains(windows, bases, reference), Path(snakemake.output.gains))
+    write_csv(GAINS, Path(snakemake.output.gains), Path(snakemake.output.gains_csv))

@@ -1,0 +1,61 @@
+"""What a fetched checkpoint is, as a small file beside it; needs no torch."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferometer.errors import InferometerError
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One file of a checkpoint with what it must be."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a fetched checkpoint is. `origin` says where it came from, with its pin."""
+
+    name: str
+    origin: str
+    architecture: str
+    parameters: int
+    layers: int
+    hidden_size: int
+    vocabulary: int
+    context_tokens: int
+    dtype: str
+    random_weights: bool
+    seed: int | None
+    files: tuple[CheckpointFile, ...]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, byte-stable."""
+        content = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        path.write_text(content, encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path) -> "Manifest":
+        """Read what `write` wrote. Raises InferometerError when the file is missing or is something else."""
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields["files"] = tuple(CheckpointFile(**file) for file in fields["files"])
+            return Manifest(**fields)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InferometerError(
+                f"{path} is not a manifest of this version ({type(error).__name__}); delete it and run again."
+            ) from error
+
+
+def check_window(manifest: Manifest, window_tokens: int, key: str) -> None:
+    """Raise InferometerError when a window is longer than the model's context; `key` names the setting."""
+    if window_tokens > manifest.context_tokens:
+        raise InferometerError(
+            f"configuration key `{key}` is {window_tokens}, but {manifest.name} has a context of "
+            f"{manifest.context_tokens} tokens; set it to at most that."
+        )

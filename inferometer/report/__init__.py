@@ -1,0 +1,1 @@
+"""The one page that reviewers read, put together from tables and figures alone."""

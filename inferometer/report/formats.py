@@ -1,0 +1,48 @@
+"""Numbers as a reader wants them."""
+
+import math
+
+PLAIN_UP_TO = 1e6
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits, with thousands separators, and powers of ten where it is huge."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= PLAIN_UP_TO or abs(value) < 10 ** -(digits + 1):
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """Both ends of an interval in brackets."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def ratio(value: float) -> str:
+    """A ratio: four decimals near one, where differences are small, three digits elsewhere."""
+    return f"{value:.4f}" if 0.5 < value < 2 else number(value)
+
+
+def ratio_interval(low: float, high: float) -> str:
+    """Both ends of a ratio's interval in brackets."""
+    return f"[{ratio(low)}, {ratio(high)}]"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f} %".replace("-", "−")
+
+
+def gibibytes(size: float) -> str:
+    """Bytes as GiB."""
+    return f"{size / 2**30:.2f} GiB"
+
+
+def seconds(duration: float) -> str:
+    """A duration in seconds, or in minutes and seconds from two minutes on."""
+    return f"{duration:.1f} s" if duration < 120 else f"{int(duration // 60)} min {int(duration % 60)} s"

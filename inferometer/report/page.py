@@ -1,0 +1,47 @@
+"""Rendering the page: one self-contained HTML file that opens from disk without a network."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from inferometer.files import whole_file
+from inferometer.report import formats, sentences
+
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure file with what the reader needs to understand it, and what one sees who can't see it."""
+
+    path: Path
+    caption: str
+    alternative: str
+
+    @property
+    def data_uri(self) -> str:
+        """The file's content as an address that needs no network."""
+        content = base64.b64encode(self.path.read_bytes()).decode("ascii")
+        return f"data:{MEDIA_TYPES[self.path.suffix]};base64,{content}"
+
+
+def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
+    """Fill `page.html.j2` in the folder `templates` and write it to `path`.
+
+    Everything is escaped, and a name that a template uses but the context lacks is an error.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
+    environment.filters |= {name: getattr(formats, name) for name in helpers}
+    environment.globals |= {name: getattr(formats, name) for name in helpers}
+    environment.globals["sentences"] = sentences
+    style = (templates / "style.css").read_text(encoding="utf-8")
+    with whole_file(path) as partial:
+        page = environment.get_template("page.html.j2").render(style=style, **context)
+        partial.write_text(page, encoding="utf-8")
