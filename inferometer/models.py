@@ -3,10 +3,7 @@
 Only `sources` writes checkpoints; everything else opens them through here, offline.
 """
 
-import dataclasses
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

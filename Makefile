@@ -1,0 +1,46 @@
+# The two commands: `make report` and `make test`. Each sets up what it needs, and does nothing twice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: report test environment check bench lock clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+report: $(VENV)/.ready  ## run the default study and write results/report.html
+	$(BIN)/snakemake --cores 1 --resources gpu=1
+
+test: $(VENV)/.ready-dev  ## check style and types, and run the tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+environment: $(VENV)/.ready  ## set up the virtual environment only
+
+check: $(VENV)/.ready-dev  ## style, types and the workflow's own linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the time goes
+	$(BIN)/python -m benchmarks.bench
+
+lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt
+
+clean:  ## remove the environment and all results
+	rm -rf $(VENV) results .snakemake
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Inferometer needs Python 3.11 or newer; set PYTHON=path/to/python3."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.ready
