@@ -67,7 +67,7 @@ def modules_of(script: Path, root: Path) -> list[Path]:
 
 @cache
 def code_version(script: Path, root: Path, *, data: tuple[Path, ...] = ()) -> str:
-    """Digest (16 hexadecimal digits) of a script, the package modules it imports, and the bytes of `data` files.
+    """Digest (16 hexadecimal digits) of a script, the modules it imports, and `data` files byte by byte.
 
     `root` is the folder that holds the package. Relative imports are not followed: the package has none,
     which a test keeps so.

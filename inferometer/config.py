@@ -73,9 +73,7 @@ def _sentence(error: ValidationError) -> str:
             bound = "at least" if error.validator == "minimum" else "at most"
             return f"{prefix} is {value!r}; it must be {bound} {expected}."
         case "anyOf":
-            return (
-                f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
-            )
+            return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
         case "type":
             return f"{prefix} is {value!r}; it must be of type {expected}."
         case "pattern":
@@ -97,8 +95,7 @@ def _check_names(config: Config) -> None:
         if name not in config[section]:
             known = ", ".join(sorted(config[section]))
             raise ConfigError(
-                f"configuration key `{key}` names {name!r}, which `{section}` does not define; "
-                f"it defines {known}."
+                f"configuration key `{key}` names {name!r}, which `{section}` does not define; it defines {known}."
             )
     reference = config["evaluation"]["reference"]
     if config["schemes"][reference]:

@@ -46,7 +46,11 @@ def job(log_file: str | Path) -> Iterator[Stopwatch]:
     path = Path(log_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
-        filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+        filename=path,
+        filemode="w",
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        force=True,
     )
     logging.captureWarnings(True)
     try:

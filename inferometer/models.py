@@ -23,7 +23,7 @@ from inferometer.device import Device
 from inferometer.errors import InferometerError
 from inferometer.manifest import Manifest
 
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.disable_progress_bar()
 
 Linear = nn.Linear | Conv1D
 
@@ -71,9 +71,7 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
         assert manifest.seed is not None
         torch.manual_seed(manifest.seed)
         own = getattr(torch, manifest.dtype if dtype == "auto" else dtype)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=own, trust_remote_code=False
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
     else:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint,
@@ -117,7 +115,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, Linear]:
 
 def quantizable_layers(model: PreTrainedModel) -> dict[str, Linear]:
     """The linear layers in the decoder: all but the output head, which stays in float as is usual."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     return {name: module for name, module in linear_layers(model).items() if module is not head}
 
 

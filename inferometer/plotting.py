@@ -1,23 +1,30 @@
 """How every figure looks, and how it is saved so that equal data gives equal bytes."""
 
-import matplotlib as mpl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-mpl.use("Agg")
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.figure import Figure
 
-from collections.abc import Iterator  # noqa: E402 - the backend must be chosen before pyplot is imported
-from contextlib import contextmanager  # noqa: E402
-from pathlib import Path  # noqa: E402
+from inferometer.files import whole_file
 
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+plt.switch_backend("Agg")  # figures go to files, whether or not there is a screen
 
-from inferometer.files import whole_file  # noqa: E402
-
-COLOURS = ("#2f6db3", "#d1682a", "#3f8f4f", "#8a5fb0", "#b03a48", "#6b7280")  # told apart in print and by most eyes
+COLOURS = (
+    "#2f6db3",
+    "#d1682a",
+    "#3f8f4f",
+    "#8a5fb0",
+    "#b03a48",
+    "#6b7280",
+)  # told apart in print and by most eyes
 MUTED = "#6b7280"
 
-STYLE = {
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+STYLE: Any = {
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

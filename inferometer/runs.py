@@ -24,7 +24,11 @@ RUN = Table(
         Column("load_s", "float64", "seconds to read tokenizer, text and weights"),
         Column("compute_s", "float64", "seconds of model arithmetic and statistics"),
         Column("weights_bytes", "int64", "exact bytes of the float model's parameters and buffers"),
-        Column("peak_memory_bytes", "int64", "peak memory while computing: of the process on a CPU, of torch on CUDA"),
+        Column(
+            "peak_memory_bytes",
+            "int64",
+            "peak memory while computing: of the process on a CPU, of torch on CUDA",
+        ),
         Column("device", "string", "cpu or cuda"),
         Column("device_name", "string", "what the maker calls the device"),
         Column("dtype", "string", "dtype of the float parts of the model"),

@@ -37,10 +37,7 @@ class Table:
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema that files of this table have."""
         return pa.schema(
-            [
-                pa.field(column.name, pa.type_for_alias(column.type), column.nullable)
-                for column in self.columns
-            ]
+            [pa.field(column.name, pa.type_for_alias(column.type), column.nullable) for column in self.columns]
         )
 
 
@@ -56,9 +53,7 @@ def _family(kind: pa.DataType) -> str:
 def _converted(table: Table, frame: pd.DataFrame) -> pa.Table:
     """The declared columns of `frame` in their declared types."""
     try:
-        for field, found in zip(
-            table.arrow_schema, pa.Schema.from_pandas(frame, preserve_index=False), strict=True
-        ):
+        for field, found in zip(table.arrow_schema, pa.Schema.from_pandas(frame, preserve_index=False), strict=True):
             if not pa.types.is_null(found.type) and _family(found.type) != _family(field.type):
                 raise ValueError(f"{table.path}: column {field.name} holds {found.type}, not {field.type}")
         return pa.Table.from_pandas(frame, schema=table.arrow_schema, preserve_index=False)
@@ -76,9 +71,7 @@ def write_table(table: Table, frame: pd.DataFrame, path: Path) -> None:
     if set(frame.columns) != set(names):
         found = sorted(map(str, frame.columns))
         raise ValueError(f"{table.path}: columns {found} are not the declared {sorted(names)}")
-    nulls = [
-        column.name for column in table.columns if not column.nullable and frame[column.name].isna().any()
-    ]
+    nulls = [column.name for column in table.columns if not column.nullable and frame[column.name].isna().any()]
     if nulls:
         raise ValueError(f"{table.path}: nulls in {nulls}")
     content = _converted(table, frame[names]).replace_schema_metadata(None)
@@ -96,15 +89,14 @@ def read_table(table: Table, path: Path, columns: Sequence[str] | None = None) -
     """
     try:
         found = pq.read_schema(path)
-        if {(field.name, field.type) for field in found} != {
-            (field.name, field.type) for field in table.arrow_schema
-        }:
+        if {(field.name, field.type) for field in found} != {(field.name, field.type) for field in table.arrow_schema}:
             has = ", ".join(f"{field.name} ({field.type})" for field in found)
             raise InferometerError(
                 f"{path} is not a {table.path} table of this version: it has {has}; delete it and run again."
             )
         names = None if columns is None else list(columns)
-        return pq.read_table(path, columns=names, page_checksum_verification=True).to_pandas()
+        content: pd.DataFrame = pq.read_table(path, columns=names, page_checksum_verification=True).to_pandas()
+        return content
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a damaged text
         reason = str(error).splitlines()[0]
         raise InferometerError(f"cannot read the table {path}: {reason}; delete it and run again.") from error

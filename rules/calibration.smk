@@ -18,11 +18,6 @@ rule calibrate:
         histograms="results/{model}/calibration/histograms.parquet",
         surfaces="results/{model}/calibration/surfaces.parquet",
         run="results/{model}/calibration/run.parquet",
-    params:
-        settings=config["calibration"],
-        dtype=model_setting("dtype", "auto"),
-        device=config["device"],
-        code=code("calibrate.py"),
     log:
         "results/logs/calibrate/{model}.log",
     benchmark:
@@ -31,13 +26,20 @@ rule calibrate:
         gpu=1,
         mem_mb=4000,
         runtime=120,
+    params:
+        settings=config["calibration"],
+        dtype=model_setting("dtype", "auto"),
+        device=config["device"],
+        code=code("calibrate.py"),
     script:
         "../workflow/scripts/calibrate.py"
 
 
 rule summarize_ranges:
     input:
-        activations=expand("results/{model}/calibration/activations.parquet", model=MEASURED),
+        activations=expand(
+            "results/{model}/calibration/activations.parquet", model=MEASURED
+        ),
         weights=expand("results/{model}/calibration/weights.parquet", model=MEASURED),
     output:
         table="results/summary/ranges.parquet",
@@ -47,13 +49,13 @@ rule summarize_ranges:
             labels={"table": "Dynamic ranges of weights and activations"},
             caption="../report/captions/ranges.rst",
         ),
-    params:
-        models=MEASURED,
-        code=code("summarize_ranges.py"),
     log:
         "results/logs/summarize_ranges.log",
     benchmark:
         "results/benchmarks/summarize_ranges.tsv"
+    params:
+        models=MEASURED,
+        code=code("summarize_ranges.py"),
     script:
         "../workflow/scripts/summarize_ranges.py"
 
@@ -66,16 +68,19 @@ rule plot_distributions:
             "results/{model}/calibration/distributions.svg",
             category="Calibration",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Distributions of weights and activations"},
+            labels={
+                "model": "{model}",
+                "figure": "Distributions of weights and activations",
+            },
             caption="../report/captions/distributions.rst",
         ),
-    params:
-        dpi=config["figures"]["dpi"],
-        code=code("plot_distributions.py"),
     log:
         "results/logs/plot_distributions/{model}.log",
     benchmark:
         "results/benchmarks/plot_distributions/{model}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_distributions.py"),
     script:
         "../workflow/scripts/plot_distributions.py"
 
@@ -91,14 +96,14 @@ rule plot_surfaces:
             labels={"model": "{model}", "figure": "Surfaces: {tensor} magnitudes"},
             caption="../report/captions/surfaces.rst",
         ),
-    params:
-        dpi=config["figures"]["dpi"],
-        code=code("plot_surfaces.py"),
     log:
         "results/logs/plot_surfaces/{model}/{tensor}.log",
     benchmark:
         "results/benchmarks/plot_surfaces/{model}/{tensor}.tsv"
     wildcard_constraints:
         tensor="activation|weight",
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_surfaces.py"),
     script:
         "../workflow/scripts/plot_surfaces.py"

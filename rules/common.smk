@@ -4,7 +4,9 @@ ROOT = Path(workflow.basedir)
 
 MODELS = config["study"]["models"]
 SCHEMES = config["study"]["schemes"]
-MEASURED = [model for model in MODELS if config["models"][model]["source"] != "architecture"]
+MEASURED = [
+    model for model in MODELS if config["models"][model]["source"] != "architecture"
+]
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 
 

@@ -23,14 +23,6 @@ rule evaluate:
     output:
         windows="results/{model}/evaluation/{scheme}/perplexity.parquet",
         run="results/{model}/evaluation/{scheme}/run.parquet",
-    params:
-        scheme=scheme_setting("weights", "activations"),
-        settings={
-            key: value for key, value in config["evaluation"].items() if key != "reference"
-        },
-        dtype=model_setting("dtype", "auto"),
-        device=config["device"],
-        code=code("evaluate.py"),
     log:
         "results/logs/evaluate/{model}/{scheme}.log",
     benchmark:
@@ -39,6 +31,16 @@ rule evaluate:
         gpu=1,
         mem_mb=4000,
         runtime=240,
+    params:
+        scheme=scheme_setting("weights", "activations"),
+        settings={
+            key: value
+            for key, value in config["evaluation"].items()
+            if key != "reference"
+        },
+        dtype=model_setting("dtype", "auto"),
+        device=config["device"],
+        code=code("evaluate.py"),
     script:
         "../workflow/scripts/evaluate.py"
 
@@ -56,7 +58,10 @@ BASES = {scheme: base for scheme in SMOOTHED if (base := without_smoothing(schem
 
 rule summarize_perplexity:
     input:
-        [f"results/{model}/evaluation/{scheme}/perplexity.parquet" for model, scheme in CELLS],
+        [
+            f"results/{model}/evaluation/{scheme}/perplexity.parquet"
+            for model, scheme in CELLS
+        ],
     output:
         table="results/summary/perplexity.parquet",
         csv=report(
@@ -72,15 +77,15 @@ rule summarize_perplexity:
             labels={"table": "What smoothing gains"},
             caption="../report/captions/smoothing_gains.rst",
         ),
+    log:
+        "results/logs/summarize_perplexity.log",
+    benchmark:
+        "results/benchmarks/summarize_perplexity.tsv"
     params:
         cells=CELLS,
         bases=BASES,
         reference=config["evaluation"]["reference"],
         code=code("summarize_perplexity.py"),
-    log:
-        "results/logs/summarize_perplexity.log",
-    benchmark:
-        "results/benchmarks/summarize_perplexity.tsv"
     script:
         "../workflow/scripts/summarize_perplexity.py"
 
@@ -95,13 +100,13 @@ rule plot_perplexity:
             labels={"figure": "Perplexity by scheme"},
             caption="../report/captions/perplexity.rst",
         ),
-    params:
-        schemes=SCHEMES,
-        dpi=config["figures"]["dpi"],
-        code=code("plot_perplexity.py"),
     log:
         "results/logs/plot_perplexity.log",
     benchmark:
         "results/benchmarks/plot_perplexity.tsv"
+    params:
+        schemes=SCHEMES,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_perplexity.py"),
     script:
         "../workflow/scripts/plot_perplexity.py"

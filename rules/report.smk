@@ -9,7 +9,9 @@ FIGURES = [
         tensor=["activation", "weight"],
     ),
     *expand(
-        "results/{model}/smoothing/{scheme}/channels.svg", model=MEASURED, scheme=SMOOTHED
+        "results/{model}/smoothing/{scheme}/channels.svg",
+        model=MEASURED,
+        scheme=SMOOTHED,
     ),
 ]
 
@@ -17,16 +19,24 @@ FIGURES = [
 rule summarize_runs:
     input:
         expand("results/{model}/calibration/run.parquet", model=MEASURED),
-        expand("results/{model}/smoothing/{scheme}/run.parquet", model=MEASURED, scheme=SMOOTHED),
-        expand("results/{model}/evaluation/{scheme}/run.parquet", model=MEASURED, scheme=SCHEMES),
+        expand(
+            "results/{model}/smoothing/{scheme}/run.parquet",
+            model=MEASURED,
+            scheme=SMOOTHED,
+        ),
+        expand(
+            "results/{model}/evaluation/{scheme}/run.parquet",
+            model=MEASURED,
+            scheme=SCHEMES,
+        ),
     output:
         "results/summary/runs.parquet",
-    params:
-        code=code("summarize_runs.py"),
     log:
         "results/logs/summarize_runs.log",
     benchmark:
         "results/benchmarks/summarize_runs.tsv"
+    params:
+        code=code("summarize_runs.py"),
     script:
         "../workflow/scripts/summarize_runs.py"
 
@@ -34,7 +44,11 @@ rule summarize_runs:
 rule report:
     input:
         expand("results/{model}/sources/model.json", model=MODELS),
-        expand("results/{model}/smoothing/{scheme}/sites.parquet", model=MEASURED, scheme=SMOOTHED),
+        expand(
+            "results/{model}/smoothing/{scheme}/sites.parquet",
+            model=MEASURED,
+            scheme=SMOOTHED,
+        ),
         "results/summary/perplexity.parquet",
         "results/summary/smoothing_gains.parquet",
         "results/summary/ranges.parquet",
@@ -42,13 +56,13 @@ rule report:
         FIGURES,
     output:
         "results/report.html",
-    params:
-        config=config,
-        templates=str(ROOT / "report"),
-        code=code("write_report.py", "report/*.j2", "report/*.css", "report/*.yaml"),
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
+    params:
+        config=config,
+        templates=str(ROOT / "report"),
+        code=code("write_report.py", "report/*.j2", "report/*.css", "report/*.yaml"),
     script:
         "../workflow/scripts/write_report.py"

@@ -3,7 +3,11 @@
 
 rule smoothing:
     input:
-        expand("results/{model}/smoothing/{scheme}/scales.parquet", model=MEASURED, scheme=SMOOTHED),
+        expand(
+            "results/{model}/smoothing/{scheme}/scales.parquet",
+            model=MEASURED,
+            scheme=SMOOTHED,
+        ),
 
 
 rule smooth:
@@ -16,11 +20,6 @@ rule smooth:
         scales="results/{model}/smoothing/{scheme}/scales.parquet",
         sites="results/{model}/smoothing/{scheme}/sites.parquet",
         run="results/{model}/smoothing/{scheme}/run.parquet",
-    params:
-        alpha=lambda wildcards: config["schemes"][wildcards.scheme]["smoothing"]["alpha"],
-        settings={key: config["calibration"][key] for key in ("corpus", "window_tokens")},
-        device=config["device"],
-        code=code("smooth.py"),
     log:
         "results/logs/smooth/{model}/{scheme}.log",
     benchmark:
@@ -29,6 +28,15 @@ rule smooth:
         gpu=1,
         mem_mb=4000,
         runtime=60,
+    params:
+        alpha=lambda wildcards: config["schemes"][wildcards.scheme]["smoothing"][
+            "alpha"
+        ],
+        settings={
+            key: config["calibration"][key] for key in ("corpus", "window_tokens")
+        },
+        device=config["device"],
+        code=code("smooth.py"),
     script:
         "../workflow/scripts/smooth.py"
 
@@ -44,15 +52,18 @@ rule plot_smoothing:
             "results/{model}/smoothing/{scheme}/channels.svg",
             category="Smoothing",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Channels before and after {scheme}"},
+            labels={
+                "model": "{model}",
+                "figure": "Channels before and after {scheme}",
+            },
             caption="../report/captions/smoothing.rst",
         ),
-    params:
-        dpi=config["figures"]["dpi"],
-        code=code("plot_smoothing.py"),
     log:
         "results/logs/plot_smoothing/{model}/{scheme}.log",
     benchmark:
         "results/benchmarks/plot_smoothing/{model}/{scheme}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_smoothing.py"),
     script:
         "../workflow/scripts/plot_smoothing.py"

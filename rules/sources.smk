@@ -27,7 +27,11 @@ def local_files(section):
         if entry["source"] != "local":
             return []
         path = Path(entry["path"])
-        return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+        return (
+            [path]
+            if path.is_file()
+            else sorted(p for p in path.iterdir() if p.is_file())
+        )
 
     return files
 
@@ -43,9 +47,6 @@ rule fetch_model:
     output:
         manifest="results/{model}/sources/model.json",
         checkpoint=directory("results/{model}/sources/checkpoint"),
-    params:
-        entry=what_to_fetch("models"),
-        code=code("fetch_model.py"),
     log:
         "results/logs/fetch_model/{model}.log",
     benchmark:
@@ -53,6 +54,9 @@ rule fetch_model:
     resources:
         mem_mb=8000,
         runtime=120,
+    params:
+        entry=what_to_fetch("models"),
+        code=code("fetch_model.py"),
     script:
         "../workflow/scripts/fetch_model.py"
 
@@ -62,12 +66,12 @@ rule fetch_corpus:
         local_files("corpora"),
     output:
         "results/sources/corpora/{corpus}.parquet",
-    params:
-        entry=what_to_fetch("corpora"),
-        code=code("fetch_corpus.py"),
     log:
         "results/logs/fetch_corpus/{corpus}.log",
     benchmark:
         "results/benchmarks/fetch_corpus/{corpus}.tsv"
+    params:
+        entry=what_to_fetch("corpora"),
+        code=code("fetch_corpus.py"),
     script:
         "../workflow/scripts/fetch_corpus.py"

@@ -161,9 +161,7 @@ class _Answer(BaseHTTPRequestHandler):
         elif fault == "other bytes":
             self._send(HTTPStatus.OK, headers, bytes([content[0] ^ 1]) + content[1:])
         else:
-            self._send(
-                HTTPStatus.OK, {**headers, "Content-Length": str(len(content))}, content[: len(content) // 2]
-            )
+            self._send(HTTPStatus.OK, {**headers, "Content-Length": str(len(content))}, content[: len(content) // 2])
             self.wfile.flush()
             self.close_connection = True
             if fault == "reset":  # closing with unsent data to linger for no time sends a reset, not an end

@@ -63,7 +63,8 @@ def tiny_model(kind: str = "llama", *, seed: int = 0, outliers: bool = True) -> 
                 if outliers and name.endswith("weight"):
                     parameter[list(OUTLIER_CHANNELS)] *= OUTLIER_FACTOR
     model.config.use_cache = False
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return model
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

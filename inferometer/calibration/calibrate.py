@@ -151,7 +151,9 @@ def calibrate(model: PreTrainedModel, windows: Iterable[Tensor], layers: list[in
     surfaces: dict[tuple[Any, ...], pd.DataFrame] = {}
     for name, layer in linear_layers(model).items():
         if name not in recorder.reader_of:
-            raise InferometerError(f"layer {name} was never run on the calibration text; the model can't be calibrated.")
+            raise InferometerError(
+                f"layer {name} was never run on the calibration text; the model can't be calibrated."
+            )
         record = recorder.records[recorder.reader_of[name]]
         weight = weight_matrix(layer).float()
         activations |= {(name, first): statistics.frame() for first, statistics in record.statistics.items()}

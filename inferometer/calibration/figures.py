@@ -35,8 +35,8 @@ def _readers_of_distinct_inputs(layers: Iterable[str], activation: pd.DataFrame)
 def _density(axes: Axes, rows: pd.DataFrame, colour: str, label: str) -> None:
     """Share of values per octave, drawn left and right of zero; the smallest magnitudes are left out."""
     filled = rows[(rows["low"] != 0) & (rows["high"] != 0)]
-    octaves = np.log2(filled["high"] / filled["low"]).abs()
-    shares = filled["count"] / rows["count"].sum() / octaves
+    octaves = np.abs(np.log2(filled["high"] / filled["low"]))
+    shares: pd.Series[float] = filled["count"] / rows["count"].sum() / octaves
     for side, name in ((filled["high"] <= -SMALLEST_SHOWN, label), (filled["low"] >= SMALLEST_SHOWN, "_")):
         middle = (filled["low"] + filled["high"])[side] / 2
         axes.plot(middle, shares[side], color=colour, label=name, linewidth=1.1)
@@ -60,7 +60,12 @@ def plot_distributions(histograms: pd.DataFrame) -> Figure:
             for colour, (layer, label) in zip(COLOURS * 4, readers.items(), strict=False):
                 for axes, tensor in zip(row, ("weight", "activation"), strict=True):
                     rows = of_layer[(of_layer["layer"] == layer) & (of_layer["tensor"] == tensor)]
-                    _density(axes, rows, colour, label.split(", ")[0] if tensor == "weight" else f"input of {label}")
+                    _density(
+                        axes,
+                        rows,
+                        colour,
+                        label.split(", ")[0] if tensor == "weight" else f"input of {label}",
+                    )
             for axes, title in zip(row, ("weights", "activations"), strict=True):
                 axes.set_title(f"Decoder layer {index}: {title}")
                 axes.set_xscale("symlog", linthresh=SMALLEST_SHOWN, linscale=0.3)
@@ -97,7 +102,14 @@ def plot_surfaces(surfaces: pd.DataFrame, tensor: str) -> Figure:
                 heights = rows.pivot_table(index="row", columns="channel", values="magnitude")
                 x, y = np.meshgrid(heights.columns.to_numpy(), heights.index.to_numpy())
                 axes.plot_surface(
-                    x, y, heights.to_numpy(), cmap="viridis", rcount=64, ccount=96, linewidth=0, antialiased=False
+                    x,
+                    y,
+                    heights.to_numpy(),
+                    cmap="viridis",
+                    rcount=64,
+                    ccount=96,
+                    linewidth=0,
+                    antialiased=False,
                 )
                 what = label.split(", ")[0] if tensor == "weight" else f"input of {label}"
                 axes.set_title(f"layer {index}: {what}", fontsize=8, loc="center")

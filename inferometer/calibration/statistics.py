@@ -144,7 +144,8 @@ class FloatHistogram:
         negative = used >= 1 << (BIN_BITS - 1)
         magnitude = used % (1 << (BIN_BITS - 1))
         inner, outer = (
-            (index << (32 - BIN_BITS)).to(torch.int32).view(torch.float32).double() for index in (magnitude, magnitude + 1)
+            (index << (32 - BIN_BITS)).to(torch.int32).view(torch.float32).double()
+            for index in (magnitude, magnitude + 1)
         )
         low, high = torch.where(negative, -outer, inner), torch.where(negative, -inner, outer)
         frame = pd.DataFrame({"low": low.numpy(), "high": high.numpy(), "count": self.counts[used].numpy()})

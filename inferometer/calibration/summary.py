@@ -10,10 +10,14 @@ def summarize_ranges(model: str, activations: pd.DataFrame, weights: pd.DataFram
 
     `ratio` is the largest input magnitude over the largest weight magnitude: how unevenly the two are hard to round.
     """
-    weight = weights[weights["axis"] == "input"].groupby("layer").agg(weight_min=("min", "min"), weight_max=("max", "max"))
+    weight = (
+        weights[weights["axis"] == "input"].groupby("layer").agg(weight_min=("min", "min"), weight_max=("max", "max"))
+    )
     inputs = activations.sort_values(["layer", "first_token", "channel"]).groupby(["layer", "first_token"])
     ranges = inputs.agg(
-        activation_min=("min", "min"), activation_max=("max", "max"), beyond_6_sigma=("beyond_6_sigma", "mean")
+        activation_min=("min", "min"),
+        activation_max=("max", "max"),
+        beyond_6_sigma=("beyond_6_sigma", "mean"),
     )
     largest = activations.loc[inputs["absmax"].idxmax(), ["layer", "first_token", "channel"]]
     ranges = ranges.join(largest.set_index(["layer", "first_token"])["channel"].rename("largest_channel"))

@@ -19,7 +19,12 @@ ACTIVATIONS = Table(
         *_CHANNEL,
         Column("mean", "float32", "mean"),
         Column("std", "float32", "standard deviation (population)"),
-        Column("kurtosis", "float32", "fourth standardized moment, 3 for a normal; null where std is 0", nullable=True),
+        Column(
+            "kurtosis",
+            "float32",
+            "fourth standardized moment, 3 for a normal; null where std is 0",
+            nullable=True,
+        ),
         Column(
             "beyond_6_sigma",
             "float64",
@@ -75,7 +80,12 @@ RANGES = Table(
     columns=(
         Column("model", "string", "model name in the configuration"),
         Column("layer", "string", "module name of the linear layer"),
-        Column("decoder_layer", "int64", "index of its decoder layer, from 0; null for the output head", nullable=True),
+        Column(
+            "decoder_layer",
+            "int64",
+            "index of its decoder layer, from 0; null for the output head",
+            nullable=True,
+        ),
         Column("first_token", "bool", "whether the first token of each window is counted"),
         Column("weight_min", "float32", "smallest weight"),
         Column("weight_max", "float32", "largest weight"),
@@ -83,7 +93,11 @@ RANGES = Table(
         Column("activation_max", "float32", "largest input value"),
         Column("ratio", "float32", "largest input magnitude over largest weight magnitude"),
         Column("largest_channel", "int64", "input channel that holds the largest magnitude"),
-        Column("beyond_6_sigma", "float64", "share of input values further than six standard deviations from the mean"),
+        Column(
+            "beyond_6_sigma",
+            "float64",
+            "share of input values further than six standard deviations from the mean",
+        ),
     ),
     key=("model", "layer", "first_token"),
 )

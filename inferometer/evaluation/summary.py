@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from inferometer.evaluation.tables import GAINS
 from inferometer.intervals import bootstrap, bootstrap_mean
 
-
 Windows = Mapping[tuple[str, str], pd.DataFrame]
 
 
@@ -85,4 +84,6 @@ def _gap_closed(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     scheme, base, reference = np.exp(np.moveaxis(means, -1, 0))
     excess = base - reference
-    return np.divide(base - scheme, excess, out=np.full_like(excess, np.nan), where=excess != 0)
+    share: NDArray[np.float64] = np.full_like(excess, np.nan)
+    np.divide(base - scheme, excess, out=share, where=excess != 0)
+    return share

@@ -50,7 +50,12 @@ GAINS = Table(
         Column("ratio", "float64", "perplexity of the scheme over that of the base, paired"),
         Column("ratio_low", "float64", "lower end of its 95 % interval"),
         Column("ratio_high", "float64", "upper end of its 95 % interval"),
-        Column("gap_closed", "float64", "share of the base's perplexity excess over float that smoothing removes", nullable=True),
+        Column(
+            "gap_closed",
+            "float64",
+            "share of the base's perplexity excess over float that smoothing removes",
+            nullable=True,
+        ),
         Column("gap_closed_low", "float64", "lower end of its 95 % interval", nullable=True),
         Column("gap_closed_high", "float64", "upper end of its 95 % interval", nullable=True),
     ),

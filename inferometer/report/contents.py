@@ -70,14 +70,18 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
     return [
         Figure(
             folder / "distributions.svg",
-            "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. Weights are "
-            "narrow and symmetric; the inputs' tails, and the humps of single channels in them, are what rounding pays for.",
+            "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. "
+            "Weights are "
+            "narrow and symmetric; the inputs' tails, and the humps of single channels in them, are what rounding "
+            "pays for.",
             f"Line charts of the distributions of {model}'s weights and activations in three decoder layers.",
         ),
         Figure(
             folder / "surfaces-activation.png",
-            "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel that is large for "
-            "every token; a lone spike is a single token's. Each point is the maximum of its block, so nothing is smoothed away.",
+            "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel "
+            "that is large for "
+            "every token; a lone spike is a single token's. Each point is the maximum of its block, so nothing is "
+            "smoothed away.",
             f"3D surfaces of {model}'s activation magnitudes by token and channel.",
         ),
         Figure(
@@ -91,8 +95,10 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
 def _smoothing(folder: Path, model: str, scheme: str, alpha: float) -> Smoothing:
     figure = Figure(
         folder / "channels.svg",
-        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer. The inputs' outliers shrink "
-        "and the weights take on the difference; the legend says how far the largest channel stands above the median one.",
+        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer. The inputs' "
+        "outliers shrink "
+        "and the weights take on the difference; the legend says how far the largest channel stands above the "
+        "median one.",
         f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
     )
     return Smoothing(scheme, alpha, read_table(SITES, folder / "sites.parquet"), figure)
@@ -115,7 +121,7 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
         **{key: entry.get(key) for key in ("licence", "attribution", "caveat")},
         middle_layer=(manifest.layers - 1) // 2,
         shown_layers=list(dict.fromkeys(rows["layer"])),
-        ranges={(row.layer, row.first_token): row for row in rows.itertuples()},
+        ranges={(str(row.layer), bool(row.first_token)): row for row in rows.itertuples()},
         calibration_figures=[] if manifest.random_weights else _calibration_figures(folder / "calibration", name),
         smoothings=[
             _smoothing(folder / "smoothing" / scheme, name, scheme, alpha) for scheme, alpha in smoothed.items()
@@ -164,7 +170,8 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "runs": read_table(RUN, summary / "runs.parquet"),
         "perplexity_figure": Figure(
             summary / "perplexity.svg",
-            "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a logarithmic axis, "
+            "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a "
+            "logarithmic axis, "
             "and those close to float enlarged.",
             "Dot chart of perplexity ratios with intervals, by scheme.",
         ),

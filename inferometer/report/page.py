@@ -35,7 +35,11 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     Everything is escaped, and a name that a template uses but the context lacks is an error.
     """
     environment = Environment(
-        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
     environment.filters |= {name: getattr(formats, name) for name in helpers}

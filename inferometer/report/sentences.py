@@ -1,6 +1,5 @@
 """What the tables say, in words. Every sentence is derived from rows; none is written in advance."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -53,10 +52,12 @@ def _gain(row: Any, perplexity: pd.DataFrame) -> str:
 def ranges(table: pd.DataFrame, model: str, decoder_layer: int) -> str:
     """How far activations outreach weights in one decoder layer, with and without the first token."""
     rows = table[(table["model"] == model) & (table["decoder_layer"] == decoder_layer)]
-    worst = {first: part.loc[part["ratio"].idxmax()] for first, part in rows.groupby("first_token")}
+    worst = {first: rows[rows["first_token"] == first].nlargest(1, "ratio").iloc[0] for first in (True, False)}
     return (
-        f"In decoder layer {decoder_layer} the largest input is {number(worst[True].ratio, 2)} times the largest weight "
-        f"(input of {worst[True].layer}, channel {worst[True].largest_channel}); without the first token of each window, "
+        f"In decoder layer {decoder_layer} the largest input is {number(worst[True].ratio, 2)} times the largest "
+        f"weight "
+        f"(input of {worst[True].layer}, channel {worst[True].largest_channel}); without the first token of each "
+        f"window, "
         f"{number(worst[False].ratio, 2)} times."
     )
 
@@ -66,10 +67,11 @@ def massive(table: pd.DataFrame, model: str) -> str:
     rows = table[table["model"] == model].assign(
         magnitude=lambda part: part[["activation_min", "activation_max"]].abs().max(axis=1)
     )
-    largest = {first: part.loc[part["magnitude"].idxmax()] for first, part in rows.groupby("first_token")}
+    largest = {first: rows[rows["first_token"] == first].nlargest(1, "magnitude").iloc[0] for first in (True, False)}
     return (
         f"The largest input anywhere is {number(largest[True].magnitude)}, at {largest[True].layer}, channel "
-        f"{largest[True].largest_channel}; without the first token of each window it is {number(largest[False].magnitude)}, "
+        f"{largest[True].largest_channel}; without the first token of each window it is "
+        f"{number(largest[False].magnitude)}, "
         f"at {largest[False].layer}, channel {largest[False].largest_channel}."
     )
 
@@ -82,8 +84,8 @@ def smoothing(sites: pd.DataFrame) -> str:
         f"{folded} of {len(sites)} norms were folded; the float logits before and after agree to a relative error of "
         f"{number(sites['logit_error'].iloc[0], 2)} (allowed: 10⁻⁴)."
     )
-    reasons: Mapping[str, list[str]] = refused.groupby("reason")["site"].apply(list).to_dict()
-    for reason, names in reasons.items():
+    for reason in dict.fromkeys(refused["reason"]):
+        names = refused["site"][refused["reason"] == reason].tolist()
         shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
         sentence += f" Refused: {shown}, since {reason}."
     return sentence

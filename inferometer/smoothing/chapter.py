@@ -41,11 +41,17 @@ def smooth(
         {name: pd.DataFrame({"factor": factor.cpu().numpy()}) for name, factor in factors.items()},
         names=["site", "channel"],
     )
-    folded = [
-        {"site": site.name, "folded": True, "layers": " ".join(site.layers), "offset": site.offset, "reason": None}
+    folded: list[dict[str, object]] = [
+        {
+            "site": site.name,
+            "folded": True,
+            "layers": " ".join(site.layers),
+            "offset": site.offset,
+            "reason": None,
+        }
         for site in sites
     ]
-    refused = [
+    refused: list[dict[str, object]] = [
         {"site": refusal.name, "folded": False, "layers": "", "offset": None, "reason": refusal.reason}
         for refusal in refusals
     ]
@@ -55,7 +61,8 @@ def smooth(
 def sites_of(table: pd.DataFrame) -> list[Site]:
     """The sites that a SITES table says are folded."""
     folded = table[table["folded"]]
-    return [Site(row.site, tuple(row.layers.split()), row.offset) for row in folded.itertuples()]
+    columns = (folded[name].tolist() for name in ("site", "layers", "offset"))
+    return [Site(site, tuple(layers.split()), offset) for site, layers, offset in zip(*columns, strict=True)]
 
 
 def factors_of(table: pd.DataFrame) -> dict[str, Tensor]:

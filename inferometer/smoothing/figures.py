@@ -9,7 +9,9 @@ from inferometer.layers import decoder_layer_index
 from inferometer.plotting import COLOURS, MUTED, style
 
 
-def plot_smoothing(activations: pd.DataFrame, weights: pd.DataFrame, scales: pd.DataFrame, sites: pd.DataFrame) -> Figure:
+def plot_smoothing(
+    activations: pd.DataFrame, weights: pd.DataFrame, scales: pd.DataFrame, sites: pd.DataFrame
+) -> Figure:
     """Largest magnitude of every channel before and after smoothing, at the sites of the middle decoder layer.
 
     Takes the ACTIVATIONS, WEIGHTS, SCALES and SITES tables of one model and scheme. Channels are in order of their
@@ -32,8 +34,18 @@ def plot_smoothing(activations: pd.DataFrame, weights: pd.DataFrame, scales: pd.
                 (row[0], activation, activation / factor, "input"),
                 (row[1], weight, weight * factor, "weights"),
             ):
-                axes.plot(before[order], color=MUTED, label=f"before: {before.max() / np.median(before):.0f} x", lw=0.9)
-                axes.plot(after[order], color=COLOURS[0], label=f"after: {after.max() / np.median(after):.0f} x", lw=0.9)
+                axes.plot(
+                    before[order],
+                    color=MUTED,
+                    label=f"before: {before.max() / np.median(before):.0f} x",
+                    lw=0.9,
+                )
+                axes.plot(
+                    after[order],
+                    color=COLOURS[0],
+                    label=f"after: {after.max() / np.median(after):.0f} x",
+                    lw=0.9,
+                )
                 axes.set_yscale("log")
                 axes.set_title(f"{site.site}: {title}", fontsize=8)
                 axes.legend(title="largest over median channel", fontsize=7, title_fontsize=7, loc="upper left")

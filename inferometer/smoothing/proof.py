@@ -37,6 +37,7 @@ def prove_equivalence(
         culprit = max(sites, key=lambda site: error_of([site]))
         raise InferometerError(
             f"smoothing changes the float model at site {culprit.name}: relative logit error {error:.2e}, "
-            f"allowed {TOLERANCE:.0e}. This model can't be smoothed; leave the smoothing schemes out of `study.schemes`."
+            f"allowed {TOLERANCE:.0e}. This model can't be smoothed; leave the smoothing schemes out of "
+            f"`study.schemes`."
         )
     return error

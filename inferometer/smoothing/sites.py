@@ -73,9 +73,10 @@ def _norms(model: PreTrainedModel) -> dict[str, nn.Module]:
     for name, module in model.named_modules():
         parameters = dict(module.named_parameters(recurse=False))
         shapes = {parameter.shape for parameter in parameters.values()}
-        if "weight" in parameters and parameters.keys() <= {"weight", "bias"} and not list(module.children()):
-            if len(shapes) == 1 and len(next(iter(shapes))) == 1:
-                found[name] = module
+        is_leaf = not list(module.children())
+        is_vector = len(shapes) == 1 and len(next(iter(shapes))) == 1
+        if is_leaf and is_vector and "weight" in parameters and parameters.keys() <= {"weight", "bias"}:
+            found[name] = module
     return found
 
 

@@ -35,9 +35,7 @@ NOT_QUANTIZED_ANY_MORE = ("hf_quantizer", "quantization_method", "is_quantized",
 def _causal_config(folder: Path, what: str) -> PreTrainedConfig:
     """The configuration in a folder, refused unless it is that of a causal model that transformers has."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers' own checks of values raise kinds of their own
         raise InferometerError(
             f"{what}: its config.json is of no architecture that transformers knows without running foreign "
@@ -163,8 +161,7 @@ def _manifest(
     text = config.get_text_config()
     architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     files = tuple(
-        CheckpointFile(path.name, path.stat().st_size, sha256_of(path))
-        for path in sorted(checkpoint.iterdir())
+        CheckpointFile(path.name, path.stat().st_size, sha256_of(path)) for path in sorted(checkpoint.iterdir())
     )
     return Manifest(
         name=name,
@@ -195,9 +192,7 @@ def _random_model(name: str, entry: Mapping[str, Any], checkpoint: Path) -> Mani
         config.save_pretrained(checkpoint)
         config = _causal_config(checkpoint, what)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=False
-            )
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (InferometerError, OSError):
         raise
     except Exception as error:  # wrong values surface as whatever the model's own code stumbles over
@@ -241,9 +236,7 @@ def fetch_checkpoint(name: str, entry: Mapping[str, Any], checkpoint: Path) -> M
                 for file, digest in entry.get("sha256", {}).items():
                     held = path.parent / file if path.is_file() else path / file
                     if not held.is_file():
-                        raise InferometerError(
-                            f"{what}: {held}, which `models.{name}.sha256` pins, does not exist."
-                        )
+                        raise InferometerError(f"{what}: {held}, which `models.{name}.sha256` pins, does not exist.")
                     verify_sha256(held, digest, f"{file} of {what}")
                 if path.suffix == ".gguf":
                     _from_gguf(path, folder, what)

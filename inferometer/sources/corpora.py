@@ -21,7 +21,7 @@ BUILDERS = {"jsonl": "json", "parquet": "parquet"}
 
 def _has_no_rows(path: Path, form: str) -> bool:
     if form == "parquet":
-        return pq.read_metadata(path).num_rows == 0
+        return bool(pq.read_metadata(path).num_rows == 0)
     with path.open("rb") as lines:
         return not any(line.strip() for line in lines)
 

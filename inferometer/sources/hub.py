@@ -39,9 +39,7 @@ def _said_in_a_sentence(repository: str, revision: str, file: str) -> Iterator[N
     try:
         yield
     except HFValidationError as error:
-        raise InferometerError(
-            f"{repository} can't be the name of a repository on the hub; check `id`."
-        ) from error
+        raise InferometerError(f"{repository} can't be the name of a repository on the hub; check `id`.") from error
     except GatedRepoError as error:
         raise InferometerError(
             f"{repository} is gated: accept its terms on its page on the hub, then log in with "
@@ -60,9 +58,7 @@ def _said_in_a_sentence(repository: str, revision: str, file: str) -> Iterator[N
             "connect to the hub once and run again."
         ) from error
     except EntryNotFoundError as error:
-        raise InferometerError(
-            f"{where} has no {file}; check `id`, `revision` and the file's name."
-        ) from error
+        raise InferometerError(f"{where} has no {file}; check `id`, `revision` and the file's name.") from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise InferometerError(
             f"the download of {where} broke off ({reason_of(error)}); run again, whole files are kept."
@@ -95,9 +91,7 @@ def _verify(path: Path, what: str) -> None:
         )
 
 
-def fetch_file(
-    repository: str, revision: str, file: str, pinned: str | None = None, *, dataset: bool = False
-) -> Path:
+def fetch_file(repository: str, revision: str, file: str, pinned: str | None = None, *, dataset: bool = False) -> Path:
     """One file of a repository at a pinned commit, downloaded or from the cache, verified.
 
     `pinned` is a SHA-256 digest of the user's own that must hold as well. Raises InferometerError with what

@@ -45,9 +45,7 @@ def _all_inputs(model: PreTrainedModel, windows: list[Tensor]) -> dict[str, Arra
 
     def keeper(name: str) -> Any:
         def keep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            kept[name].append(
-                arguments[0].detach().clone().double().reshape(-1, arguments[0].shape[-1]).numpy()
-            )
+            kept[name].append(arguments[0].detach().clone().double().reshape(-1, arguments[0].shape[-1]).numpy())
 
         return keep
 
@@ -112,8 +110,7 @@ def test_outliers_are_counted_by_the_deviation_of_their_own_window(run: Run, *, 
     total = 0.0
     for name, inputs in run.inputs.items():
         beyond = [
-            np.abs(window - window.mean()) > 6 * window.std()
-            for window in _counted(inputs, first_token=first_token)
+            np.abs(window - window.mean()) > 6 * window.std() for window in _counted(inputs, first_token=first_token)
         ]
         expected = np.concatenate(beyond).mean(axis=0)
         found = _rows(run.calibration.activations, layer=name, first_token=first_token)
@@ -200,9 +197,7 @@ def test_edges_of_bins_belong_to_the_bin_that_is_further_from_zero() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
-def test_block_maxima_are_those_of_a_loop(
-    height: int, width: int, rows: int, channels: int, seed: int
-) -> None:
+def test_block_maxima_are_those_of_a_loop(height: int, width: int, rows: int, channels: int, seed: int) -> None:
     values = torch.randn(height, width, generator=torch.Generator().manual_seed(seed))
     frame = BlockMaxima.of(values, rows, channels).frame()
     tall, wide = math.ceil(height / rows), math.ceil(width / channels)
@@ -383,7 +378,7 @@ def test_layers_that_read_one_tensor_share_one_record() -> None:
 
 def test_the_output_head_is_recorded_whole_though_it_computes_the_last_token_only(run: Run) -> None:
     seen = []
-    head = run.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = run.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _layer, _inputs, logits: seen.append(logits.shape))
     calibration = calibrate(run.model, _windows(2), [0])
     handle.remove()
@@ -441,9 +436,7 @@ class Alternating(nn.Module):
 def test_a_layer_that_sees_only_some_tokens_is_refused_by_name() -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp = HalfRouted(model.model.layers[1].mlp)
-    with pytest.raises(
-        InferometerError, match=r"layers\.1\.mlp\.inner\.gate_proj sees 20 rows .* 40 tokens: .*routed"
-    ):
+    with pytest.raises(InferometerError, match=r"layers\.1\.mlp\.inner\.gate_proj sees 20 rows .* 40 tokens: .*routed"):
         calibrate(model, _windows(), [0])
 
 
@@ -464,9 +457,7 @@ def test_a_layer_that_never_runs_is_refused_by_name() -> None:
 
 
 def test_a_mixture_of_experts_is_refused_and_not_measured_without_its_experts() -> None:
-    with pytest.raises(
-        InferometerError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj.*mixtures of experts"
-    ):
+    with pytest.raises(InferometerError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj.*mixtures of experts"):
         calibrate(tiny_model("mixtral"), _windows(), [0])
 
 
@@ -508,7 +499,5 @@ def test_layers_are_chosen_by_name_or_number(wanted: list[str | int], layers: in
 
 @pytest.mark.parametrize("beyond", [3, 100, -1])
 def test_a_layer_that_the_model_lacks_is_refused_by_key(beyond: int) -> None:
-    with pytest.raises(
-        InferometerError, match=rf"`calibration\.layers` asks for layer {beyond}, .* has 3 layers"
-    ):
+    with pytest.raises(InferometerError, match=rf"`calibration\.layers` asks for layer {beyond}, .* has 3 layers"):
         chosen_layers(["first", beyond], 3)

@@ -107,9 +107,7 @@ def test_digest_changes_with_an_expression_in_the_script_or_in_any_module_below_
 
 
 @pytest.mark.parametrize("file", ["inferometer/lonely.py", "inferometer/parts/second.py"])
-def test_digest_ignores_modules_that_are_not_imported(
-    digest: Callable[..., str], tmp_path: Path, file: str
-) -> None:
+def test_digest_ignores_modules_that_are_not_imported(digest: Callable[..., str], tmp_path: Path, file: str) -> None:
     before = digest()
     _replace(tmp_path / file, "VALUE", "OTHER")
     assert digest() == before
@@ -136,9 +134,7 @@ def test_a_string_that_is_not_a_docstring_counts(digest: Callable[..., str], tmp
     assert len({before, named, digest()}) == 3
 
 
-def test_data_files_count_byte_by_byte_and_by_name_but_not_by_order(
-    digest: Callable[..., str], tmp_path: Path
-) -> None:
+def test_data_files_count_byte_by_byte_and_by_name_but_not_by_order(digest: Callable[..., str], tmp_path: Path) -> None:
     first, second = tmp_path / "report/a.css", tmp_path / "report/b.css"
     first.parent.mkdir()
     first.write_bytes(b"a { color: red }")

@@ -15,9 +15,7 @@ from inferometer.config import Config, ConfigError, schema, validate
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = ROOT / "config" / "config.yaml"
-OVERLAYS = sorted(
-    path for path in DEFAULT.parent.glob("*.yaml") if path.name not in ("config.yaml", "schema.yaml")
-)
+OVERLAYS = sorted(path for path in DEFAULT.parent.glob("*.yaml") if path.name not in ("config.yaml", "schema.yaml"))
 README = ROOT / "config" / "README.md"
 
 MODEL = "smollm2-135m-instruct"
@@ -327,11 +325,7 @@ def test_the_readme_states_the_defaults_that_the_default_configuration_has() -> 
     for section in ("calibration", "evaluation", "figures"):
         for key, value in config[section].items():
             shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
-            entry = re.search(
-                rf"^- `{section}\.{key}`.*?(?=^- `|^#|\Z)", text, flags=re.MULTILINE | re.DOTALL
-            )
+            entry = re.search(rf"^- `{section}\.{key}`.*?(?=^- `|^#|\Z)", text, flags=re.MULTILINE | re.DOTALL)
             assert entry is not None, f"{section}.{key} has no entry"
-            assert re.search(rf"Default:\s+`{re.escape(shown)}`", entry.group()), (
-                f"{section}.{key}: not {shown}"
-            )
+            assert re.search(rf"Default:\s+`{re.escape(shown)}`", entry.group()), f"{section}.{key}: not {shown}"
     assert f"Default:\n  `{config['device']}`" in text or f"Default: `{config['device']}`" in text

@@ -147,9 +147,7 @@ def _raise(fault: BaseException) -> None:
 
 @pytest.mark.parametrize("writer", [whole_file, whole_folder])
 @pytest.mark.parametrize("fault", [ValueError("of the program"), KeyboardInterrupt(), SystemExit(1)])
-def test_an_exception_passes_through_and_leaves_nothing(
-    tmp_path: Path, writer: Writer, fault: BaseException
-) -> None:
+def test_an_exception_passes_through_and_leaves_nothing(tmp_path: Path, writer: Writer, fault: BaseException) -> None:
     with pytest.raises(type(fault)):
         _fail(writer, tmp_path / "result", lambda: _raise(fault))
     assert list(tmp_path.iterdir()) == []
@@ -167,9 +165,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path, writer: Writer) ->
 
 
 @pytest.mark.parametrize("writer", [whole_file, whole_folder])
-def test_success_replaces_the_old_content_and_makes_the_folders_on_the_way(
-    tmp_path: Path, writer: Writer
-) -> None:
+def test_success_replaces_the_old_content_and_makes_the_folders_on_the_way(tmp_path: Path, writer: Writer) -> None:
     path = tmp_path / "a" / "b" / "result"
     for text in ("old", "new"):
         with writer(path) as partial:

@@ -160,9 +160,7 @@ def test_a_checkpoint_with_a_missing_or_short_file_is_not_opened(tmp_path: Path,
     content = (source / file).read_bytes()
     (source / file).write_bytes(content[:-1])
     for load in (lambda: load_model(manifest, checkpoint, CPU), lambda: load_tokenizer(manifest, checkpoint)):
-        with pytest.raises(
-            InferometerError, match=f"{file} has {len(content) - 1} bytes instead of {len(content)}"
-        ):
+        with pytest.raises(InferometerError, match=f"{file} has {len(content) - 1} bytes instead of {len(content)}"):
             load()
     (source / file).unlink()
     for load in (lambda: load_model(manifest, checkpoint, CPU), lambda: load_tokenizer(manifest, checkpoint)):

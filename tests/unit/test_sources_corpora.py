@@ -86,9 +86,7 @@ def test_a_file_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
     assert fetch_corpus("small", _entry(path, "jsonl"))["text"].tolist() == ["this file"]
 
 
-def test_a_relative_path_starts_at_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_starts_at_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_jsonl(tmp_path / "lines.jsonl", [{"text": "here"}])
     monkeypatch.chdir(tmp_path)
     assert fetch_corpus("small", _entry(Path("lines.jsonl"), "jsonl"))["text"].tolist() == ["here"]
@@ -201,12 +199,8 @@ def test_a_txt_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     assert "can't be read as txt" in _refusal(_entry(path, "txt"))
 
 
-@pytest.mark.parametrize(
-    ("values", "row"), [([1, 2], 0), (["a", 2], 1), (["a", "b", None], 2), (["a", {"b": "c"}], 1)]
-)
-def test_values_that_are_not_text_are_refused_with_their_row(
-    tmp_path: Path, values: list[Any], row: int
-) -> None:
+@pytest.mark.parametrize(("values", "row"), [([1, 2], 0), (["a", 2], 1), (["a", "b", None], 2), (["a", {"b": "c"}], 1)])
+def test_values_that_are_not_text_are_refused_with_their_row(tmp_path: Path, values: list[Any], row: int) -> None:
     path = _write_jsonl(tmp_path / "lines.jsonl", [{"text": value} for value in values])
     sentence = _refusal(_entry(path, "jsonl"))
     assert "values in column 'text' that are not text" in sentence

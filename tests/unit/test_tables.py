@@ -113,11 +113,7 @@ def test_missing_and_unknown_columns_are_refused(tmp_path: Path, frame: pd.DataF
         {"range": pd.Series(_rows()["range"], dtype=np.float64)},
         {"first": pd.Series([True, False, True], dtype="boolean")},
         {"layer": pd.Series(_rows()["layer"], dtype=object)},
-        {
-            "layer": pd.Categorical(
-                _rows()["layer"], categories=["layers.1.q_proj", "layers.0.q_proj"], ordered=True
-            )
-        },
+        {"layer": pd.Categorical(_rows()["layer"], categories=["layers.1.q_proj", "layers.0.q_proj"], ordered=True)},
     ],
 )
 def test_the_same_values_in_other_types_of_pandas_give_the_same_bytes(
@@ -173,8 +169,7 @@ def test_rows_come_back_exactly_and_sorted_by_key(rows: list[dict[str, Any]]) ->
         back = read_table(TABLE, path)
         some = read_table(TABLE, path, ["share", "layer"])
     found = [
-        {name: None if pd.isna(value) else value for name, value in row.items()}
-        for row in back.to_dict("records")
+        {name: None if pd.isna(value) else value for name, value in row.items()} for row in back.to_dict("records")
     ]
     expected = sorted(rows, key=lambda row: (row["layer"].encode(), row["index"], row["first"]))
     assert found == expected
