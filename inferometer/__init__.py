@@ -2,5 +2,3 @@
 
 The package computes; the Snakemake rules around it decide when. Nothing in here knows of Snakemake.
 """
-
-__version__ = "0.1.0"

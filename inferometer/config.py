@@ -108,6 +108,11 @@ def _check_names(config: Config) -> None:
             f"configuration key `study.schemes` lacks the reference {reference!r}, "
             "against which every other scheme is paired; add it."
         )
+    if all(config["models"][name]["source"] == "architecture" for name in config["study"]["models"]):
+        raise ConfigError(
+            "configuration key `study.models` names only shapes with random weights, of which nothing can be "
+            "measured yet; add a model with weights."
+        )
 
 
 def _check_local_files(config: Config, folder: Path) -> None:

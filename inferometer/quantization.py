@@ -45,9 +45,13 @@ class Grid:
         return (values / scale).round_()
 
     def round_trip(self, values: Tensor) -> Tensor:
-        """Values rounded to the grid and back, in a new tensor."""
-        scale = self.scale(values)
-        return self.codes(values, scale).mul_(scale)
+        """Values rounded to the grid and back, in a new tensor of their dtype.
+
+        The arithmetic is that of float32: in bfloat16 some values of an 8-bit grid would get a code beyond its ends.
+        """
+        exact = values.float()
+        scale = self.scale(exact)
+        return self.codes(exact, scale).mul_(scale).to(values.dtype)
 
 
 class ActivationRounder:

@@ -1,16 +1,9 @@
-"""A row about each measuring job: on what it ran, how long each part took, how much memory it needed.
+"""The table of measuring jobs: on what each ran, how long each part took, how much memory it needed.
 
 These rows differ from run to run, so they stand apart from the byte-stable results.
 """
 
-import dataclasses
-from pathlib import Path
-
-import pandas as pd
-
-from inferometer.device import Device, describe_machine
-from inferometer.jobs import Stopwatch
-from inferometer.tables import Column, Table, write_table
+from inferometer.tables import Column, Table
 
 RUN = Table(
     path="<model>/<chapter>/[<scheme>/]run.parquet",
@@ -42,30 +35,3 @@ RUN = Table(
     ),
     key=("step", "model", "scheme"),
 )
-
-
-def write_run(
-    path: Path,
-    *,
-    step: str,
-    model: str,
-    scheme: str | None,
-    tokens: int,
-    weights_bytes: int,
-    dtype: str,
-    stopwatch: Stopwatch,
-    device: Device,
-) -> None:
-    """Write the RUN row of this job; the stopwatch must have seen the phases `load` and `compute`."""
-    row = {
-        "step": step,
-        "model": model,
-        "scheme": scheme,
-        "tokens": tokens,
-        "weights_bytes": weights_bytes,
-        "peak_memory_bytes": device.peak_memory_bytes(),
-        "dtype": dtype,
-        **{f"{phase}_s": round(stopwatch.seconds[phase], 3) for phase in ("startup", "load", "compute")},
-        **dataclasses.asdict(describe_machine(device)),
-    }
-    write_table(RUN, pd.DataFrame([row]), path)

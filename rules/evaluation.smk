@@ -1,14 +1,6 @@
 # How well a model predicts text under each scheme, paired against the float model.
 
 
-def smoothing_tables(wildcards):
-    """A scheme that smooths needs its factors and sites; the others need nothing."""
-    if wildcards.scheme not in SMOOTHED:
-        return {}
-    folder = f"results/{wildcards.model}/smoothing/{wildcards.scheme}"
-    return {"scales": f"{folder}/scales.parquet", "sites": f"{folder}/sites.parquet"}
-
-
 rule evaluation:
     input:
         "results/summary/perplexity.parquet",
@@ -43,17 +35,6 @@ rule evaluate:
         code=code("evaluate.py"),
     script:
         "../workflow/scripts/evaluate.py"
-
-
-def without_smoothing(scheme):
-    """The study's scheme with the same grids and no smoothing, if it has one."""
-    entry = config["schemes"][scheme]
-    same = {key: value for key, value in entry.items() if key != "smoothing"}
-    return next((name for name in SCHEMES if config["schemes"][name] == same), None)
-
-
-CELLS = [(model, scheme) for model in MEASURED for scheme in SCHEMES]
-BASES = {scheme: base for scheme in SMOOTHED if (base := without_smoothing(scheme))}
 
 
 rule summarize_perplexity:

@@ -62,7 +62,6 @@ rule report:
         "results/benchmarks/report.tsv"
     params:
         config=config,
-        templates=str(ROOT / "report"),
         code=code("write_report.py", "report/*.j2", "report/*.css", "report/*.yaml"),
     script:
         "../workflow/scripts/write_report.py"

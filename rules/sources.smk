@@ -1,40 +1,5 @@
 # Models and corpora become verified local files. Only these rules use the network.
 
-DESCRIPTIVE = {"licence", "attribution", "caveat", "dtype"}
-
-
-def what_to_fetch(section):
-    """A wildcard's entry without what only the report or the loader reads."""
-
-    def entry(wildcards):
-        (name,) = wildcards
-        return {
-            key: value
-            for key, value in config[section][name].items()
-            if key not in DESCRIPTIVE
-            or (key == "dtype" and config[section][name]["source"] == "architecture")
-        }
-
-    return entry
-
-
-def local_files(section):
-    """The files behind a local source, so that a changed file is noticed; nothing for the others."""
-
-    def files(wildcards):
-        (name,) = wildcards
-        entry = config[section][name]
-        if entry["source"] != "local":
-            return []
-        path = Path(entry["path"])
-        return (
-            [path]
-            if path.is_file()
-            else sorted(p for p in path.iterdir() if p.is_file())
-        )
-
-    return files
-
 
 rule sources:
     input:

@@ -1,7 +1,5 @@
 """Figures of the calibration chapter, from its tables alone."""
 
-from collections.abc import Iterable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,9 +21,13 @@ def role(layer: str) -> str:
     return layer if index is None else layer.split(f".{index}.", 1)[1]
 
 
-def _readers_of_distinct_inputs(layers: Iterable[str], activation: pd.DataFrame) -> dict[str, str]:
-    """One layer for each distinct input within a decoder layer, with a label that names all layers reading it."""
-    content = {layer: tuple(activation[activation["layer"] == layer].iloc[:, -1]) for layer in layers}
+def _readers_of_distinct_inputs(rows: pd.DataFrame, value: str) -> dict[str, str]:
+    """One layer for each distinct input within a decoder layer, with a label that names all layers reading it.
+
+    Layers that read the same tensor have the same numbers in the column `value` of their activation rows.
+    """
+    activation = rows[rows["tensor"] == "activation"]
+    content = {str(layer): tuple(part[value]) for layer, part in activation.groupby("layer", sort=False)}
     readers: dict[tuple[float, ...], list[str]] = {}
     for layer, values in content.items():
         readers.setdefault(values, []).append(layer)
@@ -55,8 +57,7 @@ def plot_distributions(histograms: pd.DataFrame) -> Figure:
         )
         for row, index in zip(grid, indices, strict=True):
             of_layer = counted[counted["decoder_layer"] == index]
-            activation = of_layer[of_layer["tensor"] == "activation"]
-            readers = _readers_of_distinct_inputs(of_layer["layer"].unique(), activation)
+            readers = _readers_of_distinct_inputs(of_layer, "count")
             for colour, (layer, label) in zip(COLOURS * 4, readers.items(), strict=False):
                 for axes, tensor in zip(row, ("weight", "activation"), strict=True):
                     rows = of_layer[(of_layer["layer"] == layer) & (of_layer["tensor"] == tensor)]
@@ -85,10 +86,7 @@ def plot_surfaces(surfaces: pd.DataFrame, tensor: str) -> Figure:
     shown = surfaces.assign(decoder_layer=lambda table: table["layer"].map(decoder_layer_index))
     indices = sorted(shown["decoder_layer"].unique())
     readers = {
-        index: _readers_of_distinct_inputs(
-            rows["layer"].unique(), rows[rows["tensor"] == "activation"][["layer", "magnitude"]]
-        )
-        for index, rows in shown.groupby("decoder_layer")
+        index: _readers_of_distinct_inputs(shown[shown["decoder_layer"] == index], "magnitude") for index in indices
     }
     columns = max(len(labels) for labels in readers.values())
     with style():

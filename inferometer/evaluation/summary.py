@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from inferometer.evaluation.tables import GAINS
-from inferometer.intervals import bootstrap, bootstrap_mean
+from inferometer.intervals import Interval, bootstrap, bootstrap_mean
 
 Windows = Mapping[tuple[str, str], pd.DataFrame]
 
@@ -54,13 +54,17 @@ def summarize_perplexity(windows: Windows, reference: str) -> pd.DataFrame:
 
 
 def summarize_gains(windows: Windows, bases: Mapping[str, str], reference: str) -> pd.DataFrame:
-    """The GAINS table: `bases` maps each smoothed scheme to the same scheme without smoothing."""
+    """The GAINS table: `bases` maps each smoothed scheme to the same scheme without smoothing.
+
+    The share of a gap is null where the base shows no gap to float that the sample could tell from chance.
+    """
     rows = []
     for model in dict.fromkeys(model for model, _ in windows):
         for scheme, base in bases.items():
             sample = np.stack([_nll(windows, model, name, reference) for name in (scheme, base, reference)], axis=1)
             ratio = bootstrap(sample, lambda means: np.exp(means[..., 0] - means[..., 1]))
-            closed = bootstrap(sample, _gap_closed)
+            worse = bootstrap_mean(sample[:, 1] - sample[:, 2]).low > 0
+            closed = bootstrap(sample, _gap_closed) if worse else Interval(np.nan, np.nan, np.nan)
             rows.append(
                 {
                     "model": model,
@@ -78,12 +82,7 @@ def summarize_gains(windows: Windows, bases: Mapping[str, str], reference: str) 
 
 
 def _gap_closed(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the excess perplexity over float that a scheme removes: means [..., (scheme, base, float)].
-
-    NaN where the base has no excess that could be removed.
-    """
+    """Share of the excess perplexity over float that a scheme removes: means [..., (scheme, base, float)]."""
     scheme, base, reference = np.exp(np.moveaxis(means, -1, 0))
-    excess = base - reference
-    share: NDArray[np.float64] = np.full_like(excess, np.nan)
-    np.divide(base - scheme, excess, out=share, where=excess != 0)
+    share: NDArray[np.float64] = (base - scheme) / (base - reference)
     return share

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-import inferometer
 from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import GAINS, PERPLEXITY
 from inferometer.layers import chosen_layers
@@ -70,23 +70,19 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
     return [
         Figure(
             folder / "distributions.svg",
-            "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. "
-            "Weights are "
-            "narrow and symmetric; the inputs' tails, and the humps of single channels in them, are what rounding "
-            "pays for.",
-            f"Line charts of the distributions of {model}'s weights and activations in three decoder layers.",
+            "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. The "
+            "wider a curve reaches, the coarser the grid that has to span it; a hump far out is a channel of its own.",
+            f"Line charts of the distributions of {model}'s weights and activations in the chosen decoder layers.",
         ),
         Figure(
             folder / "surfaces-activation.png",
-            "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel "
-            "that is large for "
-            "every token; a lone spike is a single token's. Each point is the maximum of its block, so nothing is "
-            "smoothed away.",
+            "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel that "
+            "is large for every token; a lone spike is a single token's. Each point is the maximum of its block.",
             f"3D surfaces of {model}'s activation magnitudes by token and channel.",
         ),
         Figure(
             folder / "surfaces-weight.png",
-            "Magnitudes of the weights that read these inputs, drawn the same way: rugged, but without the walls.",
+            "Magnitudes of the weights that read these inputs, drawn the same way: compare the heights.",
             f"3D surfaces of {model}'s weight magnitudes by output and input channel.",
         ),
     ]
@@ -95,10 +91,8 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
 def _smoothing(folder: Path, model: str, scheme: str, alpha: float) -> Smoothing:
     figure = Figure(
         folder / "channels.svg",
-        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer. The inputs' "
-        "outliers shrink "
-        "and the weights take on the difference; the legend says how far the largest channel stands above the "
-        "median one.",
+        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer: what inputs "
+        "lose, weights take on. The legend says how far the largest channel stands above the median one.",
         f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
     )
     return Smoothing(scheme, alpha, read_table(SITES, folder / "sites.parquet"), figure)
@@ -155,7 +149,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
     perplexity = _in_study_order(read_table(PERPLEXITY, summary / "perplexity.parquet"), study)
     ranges = read_table(RANGES, summary / "ranges.parquet")
     return {
-        "version": inferometer.__version__,
+        "version": version("inferometer"),
         "title": study["title"],
         "models": [_model(name, config, results, ranges) for name in study["models"]],
         "measured": {(row.model, row.scheme): row for row in perplexity.itertuples()},
@@ -171,8 +165,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "perplexity_figure": Figure(
             summary / "perplexity.svg",
             "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a "
-            "logarithmic axis, "
-            "and those close to float enlarged.",
+            "logarithmic axis, and those close to float enlarged.",
             "Dot chart of perplexity ratios with intervals, by scheme.",
         ),
         "reported": yaml.safe_load(reported.read_text(encoding="utf-8")),

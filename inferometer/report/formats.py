@@ -9,10 +9,12 @@ def number(value: float, digits: int = 3) -> str:
     """A number to so many significant digits, with thousands separators, and powers of ten where it is huge."""
     if value is None or math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
     if abs(value) >= PLAIN_UP_TO or abs(value) < 10 ** -(digits + 1):
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        mantissa, exponent = f"{value:.{digits - 1}e}".replace("-", "−", 1 if value < 0 else 0).split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}".replace("-", "−")
@@ -34,8 +36,10 @@ def ratio_interval(low: float, high: float) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage."""
-    return "–" if math.isnan(share) else f"{100 * share:.{digits}f} %".replace("-", "−")
+    """A share as a percentage, with one digit that counts where it would otherwise read as none."""
+    if not math.isfinite(share) or 0 < 100 * abs(share) < 0.5 / 10**digits:
+        return number(100 * share, 1) + (" %" if math.isfinite(share) else "")
+    return f"{100 * share:.{digits}f} %".replace("-", "−")
 
 
 def gibibytes(size: float) -> str:

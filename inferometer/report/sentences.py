@@ -38,27 +38,27 @@ def answers(perplexity: pd.DataFrame, gains: pd.DataFrame, reference: str) -> li
 
 
 def _gain(row: Any, perplexity: pd.DataFrame) -> str:
-    bounds = f"[{percent(row.gap_closed_low, 0)} to {percent(row.gap_closed_high, 0)}]"
+    what = f"Smoothing {row.base} into {row.scheme}"
     if row.ratio_low <= 1 <= row.ratio_high:
-        return f"Smoothing {row.base} into {row.scheme} makes no difference that this sample could tell from chance."
+        return f"{what} makes no difference that this sample could tell from chance."
     if row.ratio > 1:
-        return f"Smoothing {row.base} into {row.scheme} makes it worse, by {percent(row.ratio - 1)}."
-    closing = f"Smoothing closes {percent(row.gap_closed, 0)} {bounds} of the gap between {row.base} and float"
-    if perplexity.loc[row.scheme, "ratio_low"] > COLLAPSE_RATIO:
-        return f"{closing}, which does not rescue it."
-    return f"{closing}."
+        return f"{what} makes it worse, by {percent(row.ratio - 1)}."
+    if pd.isna(row.gap_closed):
+        return f"{what} lowers the perplexity by {percent(1 - row.ratio)}, from a base with no measurable gap to float."
+    bounds = f"[{percent(row.gap_closed_low, 0)} to {percent(row.gap_closed_high, 0)}]"
+    collapsed = perplexity.loc[row.scheme, "ratio_low"] > COLLAPSE_RATIO
+    closing = f"{what} closes {percent(row.gap_closed, 0)} {bounds} of its gap to float"
+    return f"{closing}, which does not rescue it." if collapsed else f"{closing}."
 
 
 def ranges(table: pd.DataFrame, model: str, decoder_layer: int) -> str:
     """How far activations outreach weights in one decoder layer, with and without the first token."""
     rows = table[(table["model"] == model) & (table["decoder_layer"] == decoder_layer)]
     worst = {first: rows[rows["first_token"] == first].nlargest(1, "ratio").iloc[0] for first in (True, False)}
+    place = f"input of {worst[True].layer}, channel {worst[True].largest_channel}"
     return (
         f"In decoder layer {decoder_layer} the largest input is {number(worst[True].ratio, 2)} times the largest "
-        f"weight "
-        f"(input of {worst[True].layer}, channel {worst[True].largest_channel}); without the first token of each "
-        f"window, "
-        f"{number(worst[False].ratio, 2)} times."
+        f"weight ({place}); without the first token of each window, {number(worst[False].ratio, 2)} times."
     )
 
 
@@ -68,11 +68,11 @@ def massive(table: pd.DataFrame, model: str) -> str:
         magnitude=lambda part: part[["activation_min", "activation_max"]].abs().max(axis=1)
     )
     largest = {first: rows[rows["first_token"] == first].nlargest(1, "magnitude").iloc[0] for first in (True, False)}
+    size = {first: number(row.magnitude) for first, row in largest.items()}
+    place = {first: f"{row.layer}, channel {row.largest_channel}" for first, row in largest.items()}
     return (
-        f"The largest input anywhere is {number(largest[True].magnitude)}, at {largest[True].layer}, channel "
-        f"{largest[True].largest_channel}; without the first token of each window it is "
-        f"{number(largest[False].magnitude)}, "
-        f"at {largest[False].layer}, channel {largest[False].largest_channel}."
+        f"The largest input anywhere is {size[True]}, at {place[True]}; without the first token of each window it is "
+        f"{size[False]}, at {place[False]}."
     )
 
 

@@ -9,7 +9,7 @@ from inferometer.errors import InferometerError
 from inferometer.models import linear_layers, weight_matrix
 from inferometer.smoothing.fold import site_factors
 from inferometer.smoothing.proof import prove_equivalence
-from inferometer.smoothing.sites import Site, find_sites
+from inferometer.smoothing.sites import find_sites
 
 
 def activation_absmax(activations: pd.DataFrame) -> dict[str, Tensor]:
@@ -56,16 +56,3 @@ def smooth(
         for refusal in refusals
     ]
     return scales.reset_index(), pd.DataFrame(folded + refused).assign(logit_error=error)
-
-
-def sites_of(table: pd.DataFrame) -> list[Site]:
-    """The sites that a SITES table says are folded."""
-    folded = table[table["folded"]]
-    columns = (folded[name].tolist() for name in ("site", "layers", "offset"))
-    return [Site(site, tuple(layers.split()), offset) for site, layers, offset in zip(*columns, strict=True)]
-
-
-def factors_of(table: pd.DataFrame) -> dict[str, Tensor]:
-    """The factors [channels] of each site of a SCALES table, by site name."""
-    ordered = table.sort_values(["site", "channel"])
-    return {str(site): torch.tensor(rows["factor"].to_numpy()) for site, rows in ordered.groupby("site")}

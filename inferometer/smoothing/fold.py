@@ -67,5 +67,5 @@ def smoothed(model: PreTrainedModel, sites: list[Site], factors: Mapping[str, Te
             setattr(module, name, nn.Parameter(value.to(parameter.dtype), requires_grad=False))
         yield
     finally:
-        for module, name, parameter in own:
+        for module, name, parameter in reversed(own):  # of a tensor folded twice, the first is the model's own
             setattr(module, name, parameter)

@@ -1,10 +1,12 @@
 """Where a model can be smoothed, found by watching it run and not by knowing its class.
 
-A site is a norm whose output nothing but linear layers reads. Dividing the norm's gain by a factor per channel and
-multiplying the layers' input channels by it then changes nothing. One short forward pass is observed: every
-function that torch calls on a norm's output is either a change of view, a linear layer, or a reason to refuse.
+A site is a norm whose output nothing but linear layers reads, and these read nothing else. Dividing the norm's gain by
+a factor per channel and multiplying the layers' input channels by it then changes nothing. One short forward pass is
+observed: every function that torch calls on a norm's output is either a change of view, a linear layer, or a reason to
+refuse.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from inferometer.models import linear_layers, quantizable_layers
+from inferometer.models import linear_layers, quantizable_layers, weight_matrix
 
 PROBE_TOKENS = 8
 AFFINE_TOLERANCE = 1e-3
@@ -87,6 +89,7 @@ class _Observer(TorchFunctionMode):
         super().__init__()
         self.layers: dict[str, list[str]] = {}
         self.others: dict[str, list[str]] = {}
+        self.calls: Counter[str] = Counter()
         self._layer_of_weight = layer_of_weight
         self._norm_of_storage: dict[int, str] = {}
         self._outputs: list[Tensor] = []
@@ -101,6 +104,10 @@ class _Observer(TorchFunctionMode):
             self.others.setdefault(norm, [])
 
         return remember
+
+    def count(self, layer: str) -> Callable[[nn.Module, Any], None]:
+        """A forward pre-hook that counts the calls of a linear layer, whatever it reads."""
+        return lambda _layer, _arguments: self.calls.update([layer])
 
     def _norm_of(self, value: Tensor) -> str | None:
         return self._norm_of_storage.get(value.untyped_storage().data_ptr())
@@ -129,9 +136,10 @@ class _Observer(TorchFunctionMode):
 
 @torch.no_grad()
 def _observe(model: PreTrainedModel, norms: Mapping[str, nn.Module]) -> _Observer:
-    layer_of_weight = {id(layer.weight): name for name, layer in linear_layers(model).items()}
-    observer = _Observer(layer_of_weight)
+    layers = linear_layers(model)
+    observer = _Observer({id(layer.weight): name for name, layer in layers.items()})
     handles = [norm.register_forward_hook(observer.watch(name)) for name, norm in norms.items()]
+    handles += [layer.register_forward_pre_hook(observer.count(name)) for name, layer in layers.items()]
     try:
         probe = torch.arange(PROBE_TOKENS, device=model.device)[None] % model.config.get_text_config().vocab_size
         with observer:
@@ -164,6 +172,9 @@ def find_sites(model: PreTrainedModel) -> tuple[list[Site], list[Refusal]]:
     def refusal(name: str, norm: nn.Module, readers: tuple[str, ...], offset: float | None) -> str | None:
         others = sorted(set(observer.others.get(name, [])))
         unrounded = [reader for reader in readers if reader not in roundable]
+        width = norm.get_parameter("weight").numel()
+        narrow = [reader for reader in readers if weight_matrix(layers[reader]).shape[1] != width]
+        elsewhere = [reader for reader in readers if observer.calls[reader] > observer.layers[name].count(reader)]
         tied = [reader for reader in readers if id(layers[reader].weight) in shared]
         if name not in observer.others:
             return "it does not run in a forward pass"
@@ -173,6 +184,10 @@ def find_sites(model: PreTrainedModel) -> tuple[list[Site], list[Refusal]]:
             return "nothing reads its output"
         if unrounded:
             return f"it feeds {', '.join(unrounded)}, which is not rounded"
+        if narrow:
+            return f"{', '.join(narrow)} reads a part of its output only"
+        if elsewhere:
+            return f"{', '.join(elsewhere)} also reads something else"
         if tied:
             return f"{', '.join(tied)} shares its weight with another module"
         if id(norm.weight) in shared:

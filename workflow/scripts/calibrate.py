@@ -12,7 +12,7 @@ from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.models import load_model, weights_bytes
 from inferometer.progress import progress
-from inferometer.runs import write_run
+from inferometer.recording import write_run
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
 

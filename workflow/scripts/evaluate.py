@@ -12,10 +12,10 @@ from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_model, weights_bytes
 from inferometer.progress import progress
-from inferometer.runs import write_run
+from inferometer.recording import write_run
 from inferometer.schemes import Scheme, rounded
-from inferometer.smoothing.chapter import factors_of, sites_of
 from inferometer.smoothing.fold import smoothed
+from inferometer.smoothing.stored import factors_of, sites_of
 from inferometer.smoothing.tables import SCALES, SITES
 from inferometer.tables import read_table, write_table
 from inferometer.text import corpus_windows

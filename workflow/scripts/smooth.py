@@ -9,7 +9,7 @@ from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_model, weights_bytes
-from inferometer.runs import write_run
+from inferometer.recording import write_run
 from inferometer.smoothing.chapter import smooth
 from inferometer.smoothing.tables import SCALES, SITES
 from inferometer.tables import read_table, write_table

@@ -11,5 +11,8 @@ from inferometer.report.page import render
 snakemake: Snakemake
 
 with job(snakemake.log[0]):
-    templates, output = Path(snakemake.params.templates), Path(snakemake.output[0])
+    templates = (
+        Path(snakemake.scriptdir).parents[1] / "report"
+    )  # no parameter: a checkout elsewhere makes no other page
+    output = Path(snakemake.output[0])
     render(templates, output, contents(snakemake.params.config, output.parent, templates / "reported.yaml"))

@@ -1,0 +1,140 @@
+"""Speed and memory of the measuring steps as ratios from one run, and where the time of a whole study goes.
+
+`make bench` prints three tables: the throughput of calibration and evaluation beside that of a plain forward pass of
+the same model on the same text, the memory that calibration adds to the weights, and the time of the default study
+from nothing to its report, split into model arithmetic and everything else, with that of a second run.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import torch
+import yaml
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from inferometer.calibration.calibrate import calibrate
+from inferometer.device import Device, choose_device
+from inferometer.evaluation.perplexity import score_windows
+from inferometer.layers import chosen_layers
+from inferometer.manifest import Manifest
+from inferometer.models import load_model, weights_bytes
+from inferometer.runs import RUN
+from inferometer.schemes import Scheme, rounded
+from inferometer.tables import read_table
+from inferometer.text import corpus_windows
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 5
+WINDOWS = 16
+
+
+def _plain_forward(model: PreTrainedModel, windows: list[Tensor]) -> None:
+    with torch.inference_mode():
+        for window in windows:
+            model(window.to(model.device))
+
+
+def _timed(work: Callable[[], object], device: Device) -> float:
+    start = time.perf_counter()
+    work()
+    device.synchronize()
+    return time.perf_counter() - start
+
+
+def bench_throughput(study: Path) -> None:
+    """Print the tokens/s of each step over those of the plain forward pass; the arms take turns, round by round."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    [name] = config["study"]["models"]
+    folder = study / "results" / name / "sources"
+    manifest, device = Manifest.read(folder / "model.json"), choose_device("auto")
+    corpus = study / "results/sources/corpora" / f"{config['calibration']['corpus']}.parquet"
+    settings = {**config["calibration"], "max_windows": WINDOWS}
+    windows = corpus_windows(manifest, folder / "checkpoint", corpus, settings, "calibration")
+    model = load_model(manifest, folder / "checkpoint", device)
+    layers = chosen_layers(config["calibration"]["layers"], manifest.layers)
+
+    def evaluate(scheme: str) -> None:
+        with rounded(model, Scheme.of(scheme, config["schemes"][scheme])):
+            score_windows(model, windows)
+
+    arms: dict[str, Callable[[], object]] = {
+        "plain forward pass": lambda: _plain_forward(model, windows),
+        "calibration": lambda: calibrate(model, windows, layers),
+        "evaluation of fp": lambda: evaluate("fp"),
+        "evaluation of w8a8": lambda: evaluate("w8a8"),
+    }
+    wanted = {"calibration": 0.8, "evaluation of fp": 0.9, "evaluation of w8a8": 0.7}
+    _plain_forward(model, windows[:4])
+    before = device.memory_bytes()
+    device.reset_peak_memory()
+    calibrate(model, windows, layers)
+    added_gb = (device.peak_memory_bytes() - before) / 1e9
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for _ in range(ROUNDS):
+        for arm, work in arms.items():
+            seconds[arm].append(_timed(work, device))
+    tokens = WINDOWS * settings["window_tokens"]
+    print(f"\nThroughput on {device.name}, {tokens:,} tokens a round, medians of {ROUNDS} interleaved rounds")
+    print(f"{'':24}{'tokens/s':>10}{'ratio':>8}{'wanted':>9}")
+    for arm, samples in seconds.items():
+        ratio = median(base / own for base, own in zip(seconds["plain forward pass"], samples, strict=True))
+        goal = f"{wanted[arm]:.2f}" if arm in wanted else ""
+        print(f"{arm:24}{tokens / median(samples):10.0f}{ratio:8.2f}{goal:>9}")
+    print("\nPeak memory of calibration above the loaded model (on a CPU: of the process)")
+    print(f"{added_gb:.2f} GB beside weights of {weights_bytes(model) / 1e9:.2f} GB (wanted: at most 1.5 GB)")
+
+
+def bench_study(study: Path) -> None:
+    """Run the default study from nothing in the folder `study`, then once more, and print where the time went."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(study)]
+    command += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "1", "--resources", "gpu=1"]
+    walls = []
+    for _ in range(2):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=os.environ)
+        walls.append(time.perf_counter() - start)
+    jobs = {
+        path.relative_to(study / "results/benchmarks").with_suffix("").as_posix(): float(
+            pd.read_csv(path, sep="\t")["s"].iloc[0]
+        )
+        for path in (study / "results/benchmarks").rglob("*.tsv")
+    }
+    runs = read_table(RUN, study / "results/summary/runs.parquet")
+    arithmetic = float(runs["compute_s"].sum())
+    print(f"\nThe default study from nothing to its report: {walls[0]:.0f} s (wanted: at most 360 s)")
+    print(f"  model arithmetic and statistics {arithmetic:6.0f} s")
+    print(f"  imports in measuring jobs       {runs['startup_s'].sum():6.0f} s")
+    print(f"  loading in measuring jobs       {runs['load_s'].sum():6.0f} s")
+    print(
+        f"  everything else                 {walls[0] - runs[['compute_s', 'startup_s', 'load_s']].sum().sum():6.0f} s"
+    )
+    print(f"  share that is not arithmetic    {1 - arithmetic / walls[0]:6.2f}   (wanted: at most 0.33)")
+    print(f"A second run, which does nothing: {walls[1]:.1f} s (wanted: at most 5 s)")
+    print("Longest jobs, in seconds:")
+    for job, duration in sorted(jobs.items(), key=lambda item: -item[1])[:8]:
+        print(f"  {job:50}{duration:6.1f}")
+
+
+def main() -> None:
+    """Bench a whole study in a folder of its own, then the steps one by one on what it fetched."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", type=Path, help="use the finished study in this folder instead of running one")
+    chosen: Path | None = parser.parse_args().study
+    with tempfile.TemporaryDirectory() as temporary:
+        study = chosen or Path(temporary)
+        if chosen is None:
+            bench_study(study)
+        bench_throughput(study)
+
+
+if __name__ == "__main__":
+    main()

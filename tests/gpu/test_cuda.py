@@ -1,0 +1,84 @@
+"""The same numbers on CUDA as on a CPU. Skipped where there is no CUDA device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from inferometer.calibration.calibrate import calibrate
+from inferometer.device import Device, choose_device
+from inferometer.evaluation.perplexity import score_windows
+from inferometer.quantization import Grid
+from inferometer.schemes import Scheme, rounded
+from inferometer.smoothing.fold import site_factors, smoothed
+from inferometer.smoothing.proof import TOLERANCE, prove_equivalence
+from inferometer.smoothing.sites import find_sites
+from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+W8A8 = Scheme("w8a8", Grid(8, "per_channel"), Grid(8, "per_token"))
+
+
+@pytest.fixture
+def cuda() -> Device:
+    return choose_device("cuda")
+
+
+@pytest.fixture
+def windows() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(64, (1, 32), generator=generator) for _ in range(4)]
+
+
+def _tiny_model_on(device: Device) -> PreTrainedModel:
+    model = tiny_model()
+    model.to(device.torch_device)  # type: ignore[arg-type]  # transformers wraps `to`
+    return model
+
+
+def _on_both(cuda: Device, measure: Callable[[PreTrainedModel], Any]) -> tuple[Any, Any]:
+    return measure(tiny_model()), measure(_tiny_model_on(cuda))
+
+
+def test_automatic_device_is_cuda(cuda: Device) -> None:
+    assert choose_device("auto") == cuda
+    assert choose_device("cpu").kind == "cpu"
+
+
+def test_peak_memory_starts_anew_after_a_reset(cuda: Device) -> None:
+    block = torch.empty(1 << 26, dtype=torch.uint8, device=cuda.torch_device)
+    assert cuda.peak_memory_bytes() >= block.nbytes
+    del block
+    cuda.reset_peak_memory()
+    assert cuda.peak_memory_bytes() < 1 << 26
+
+
+def test_calibration_tables_agree_with_those_of_a_cpu(cuda: Device, windows: list[Tensor]) -> None:
+    on_cpu, on_cuda = _on_both(cuda, lambda model: calibrate(model, windows, [1]))
+    for table in ("activations", "weights"):
+        assert_frame_equal(getattr(on_cpu, table), getattr(on_cuda, table), rtol=1e-3, atol=1e-4)
+
+
+def test_scores_agree_with_those_of_a_cpu(cuda: Device, windows: list[Tensor]) -> None:
+    def score(model: PreTrainedModel) -> pd.DataFrame:
+        with rounded(model, W8A8):
+            return score_windows(model, windows)
+
+    on_cpu, on_cuda = _on_both(cuda, score)
+    assert_frame_equal(on_cpu, on_cuda, rtol=1e-3)
+
+
+def test_smoothing_is_proved_on_cuda(cuda: Device, windows: list[Tensor]) -> None:
+    model = _tiny_model_on(cuda)
+    sites, _ = find_sites(model)
+    absmax = {name: torch.rand(32) + 0.1 for site in sites for name in site.layers}
+    factors = site_factors(model, sites, absmax, 0.5)
+    assert prove_equivalence(model, sites, factors, windows[0].to(cuda.torch_device)) <= TOLERANCE
+    with smoothed(model, sites, factors), rounded(model, W8A8):
+        assert score_windows(model, windows)["nll"].notna().all()

@@ -1,0 +1,233 @@
+"""A whole study, from texts and weights to the page: what it leaves behind, and whether its numbers are right."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, RANGES, SURFACES, WEIGHTS
+from inferometer.evaluation.tables import GAINS, PERPLEXITY
+from inferometer.evaluation.tables import WINDOWS as SCORES
+from inferometer.manifest import Manifest
+from inferometer.runs import RUN
+from inferometer.smoothing.tables import SCALES, SITES
+from inferometer.sources.tables import CORPUS
+from inferometer.tables import Table, read_table
+from tests.tiny import tiny_texts
+from tests.workflow.conftest import Finished
+from tests.workflow.snakemake_runs import SCHEMES, WINDOW_TOKENS, WINDOWS, Study
+
+pytestmark = pytest.mark.timeout(300)
+
+TABLES: dict[str, Table] = {
+    "sources/corpora/calibration-text.parquet": CORPUS,
+    "sources/corpora/evaluation-text.parquet": CORPUS,
+    "tiny/calibration/activations.parquet": ACTIVATIONS,
+    "tiny/calibration/weights.parquet": WEIGHTS,
+    "tiny/calibration/histograms.parquet": HISTOGRAMS,
+    "tiny/calibration/surfaces.parquet": SURFACES,
+    "tiny/calibration/run.parquet": RUN,
+    "tiny/smoothing/w8a8-smooth/scales.parquet": SCALES,
+    "tiny/smoothing/w8a8-smooth/sites.parquet": SITES,
+    "tiny/smoothing/w8a8-smooth/run.parquet": RUN,
+    **{f"tiny/evaluation/{scheme}/perplexity.parquet": SCORES for scheme in SCHEMES},
+    **{f"tiny/evaluation/{scheme}/run.parquet": RUN for scheme in SCHEMES},
+    "summary/perplexity.parquet": PERPLEXITY,
+    "summary/smoothing_gains.parquet": GAINS,
+    "summary/ranges.parquet": RANGES,
+    "summary/runs.parquet": RUN,
+}
+MEASURING_LOGS = [
+    "calibrate/tiny.log",
+    "smooth/tiny/w8a8-smooth.log",
+    *(f"evaluate/tiny/{scheme}.log" for scheme in SCHEMES),
+]
+
+
+def test_a_whole_study_ends_well_with_a_page_that_names_its_model(study: Study) -> None:
+    page = (study.results / "report.html").read_text(encoding="utf-8")
+    assert "tiny" in page
+    assert "A tiny study" in page
+
+
+def test_the_default_profile_is_picked_up(finished: Finished) -> None:
+    profile = finished.study.place.project / "profiles" / "default"
+    assert f"Using workflow specific profile {profile}" in finished.outcome.sentence
+
+
+def test_every_table_is_there_and_is_what_its_declaration_says(study: Study) -> None:
+    for path, table in TABLES.items():
+        assert len(read_table(table, study.results / path)) > 0, path
+
+
+def test_no_table_is_left_that_no_declaration_covers(study: Study) -> None:
+    found = {path.relative_to(study.results).as_posix() for path in study.results.rglob("*.parquet")}
+    assert found == set(TABLES)
+
+
+def test_a_second_run_does_nothing(study: Study) -> None:
+    again = study.snakemake()
+    assert again.status == 0
+    assert "Nothing to be done" in again.output
+    assert again.jobs == set()
+
+
+def test_an_evaluation_that_is_forced_again_writes_the_same_bytes(own_copy: Study) -> None:
+    folder = own_copy.results / "tiny" / "evaluation" / "w8a8-smooth"
+    before = (folder / "perplexity.parquet").read_bytes()
+    times = (folder / "run.parquet").read_bytes()
+    target = "results/tiny/evaluation/w8a8-smooth/perplexity.parquet"
+    outcome = own_copy.snakemake("--forcerun", "evaluate", targets=[target])
+    assert outcome.jobs == {"evaluate tiny/w8a8-smooth"}
+    assert (folder / "perplexity.parquet").read_bytes() == before
+    assert (folder / "run.parquet").read_bytes() != times  # so it did run
+
+
+def plain_windows(study: Study) -> Tensor:
+    """Windows [windows, tokens], cut the plain way from the texts that the study evaluates on."""
+    tokenizer = AutoTokenizer.from_pretrained(study.folder / "models" / "tiny")
+    tokens = tokenizer("\n\n".join(tiny_texts(seed=2)), return_tensors="pt").input_ids[0]
+    return torch.stack([tokens[k * WINDOW_TOKENS : (k + 1) * WINDOW_TOKENS] for k in range(WINDOWS)])
+
+
+def plain_model(study: Study) -> PreTrainedModel:
+    """The study's model, opened the plain way."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(study.folder / "models" / "tiny", dtype="auto")
+    return model.eval()
+
+
+@torch.no_grad()
+def plain_losses(model: Callable[[Tensor], Tensor], windows: Tensor) -> list[float]:
+    """Mean cross-entropy of each window, token by token predicted from those before it."""
+    return [float(nn.functional.cross_entropy(model(window)[:-1], window[1:])) for window in windows]
+
+
+def logits_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """The logits [tokens, vocabulary] of one window."""
+
+    def logits(window: Tensor) -> Tensor:
+        found: Tensor = model(window[None]).logits[0]
+        return found
+
+    return logits
+
+
+def measured(study: Study, scheme: str) -> tuple[list[float], pd.Series]:
+    """Window losses and the summary row of a scheme, as the study wrote them."""
+    scores = read_table(SCORES, study.results / f"tiny/evaluation/{scheme}/perplexity.parquet")
+    summary = read_table(PERPLEXITY, study.results / "summary/perplexity.parquet")
+    row = summary[(summary["model"] == "tiny") & (summary["scheme"] == scheme)].iloc[0]
+    return scores.sort_values("window")["nll"].tolist(), row
+
+
+def assert_measured(study: Study, scheme: str, expected: list[float]) -> None:
+    """The scheme's windows and its perplexity are those that were computed independently."""
+    losses, row = measured(study, scheme)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert row["windows"] == WINDOWS
+    assert row["tokens"] == WINDOWS * (WINDOW_TOKENS - 1)
+    assert row["perplexity"] == pytest.approx(math.exp(sum(expected) / len(expected)), rel=1e-5)
+
+
+def test_the_float_perplexity_is_what_plain_transformers_computes(study: Study) -> None:
+    assert_measured(study, "fp", plain_losses(logits_of(plain_model(study)), plain_windows(study)))
+
+
+def reference_rounding(values: Tensor, bits: int) -> Tensor:
+    """Every vector along the last dimension rounded to its own grid, as the SmoothQuant reference does it."""
+    largest = 2 ** (bits - 1) - 1
+    scale = values.abs().max(dim=-1, keepdim=True)[0].clamp(min=1e-5).div(largest)
+    return values.div(scale).round().mul(scale)
+
+
+def round_like_the_reference(model: PreTrainedModel, bits: int) -> int:
+    """Round weights per output channel and inputs per token in all linear layers of the decoder; returns how many."""
+
+    def round_inputs(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (reference_rounding(arguments[0], bits),)
+
+    decoder = model.get_submodule("model.layers")
+    layers = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
+    for layer in layers:
+        layer.weight.data = reference_rounding(layer.weight.data, bits)
+        layer.register_forward_pre_hook(round_inputs)
+    return len(layers)
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("w8a8", 8), ("w4a4", 4)])
+def test_rounding_costs_what_the_reference_way_of_rounding_costs(study: Study, scheme: str, bits: int) -> None:
+    model = plain_model(study)
+    assert round_like_the_reference(model, bits) == 3 * 7  # layers, and linear layers in each
+    expected = plain_losses(logits_of(model), plain_windows(study))
+    assert_measured(study, scheme, expected)
+    in_float, _ = measured(study, "fp")
+    assert expected != pytest.approx(in_float, rel=1e-4)  # so rounding is seen at all
+
+
+def test_smoothing_changes_what_rounding_costs(study: Study) -> None:
+    plain, smooth = measured(study, "w8a8")[0], measured(study, "w8a8-smooth")[0]
+    assert plain != pytest.approx(smooth, rel=1e-6)
+
+
+def test_snakemakes_own_report_has_every_chapter_as_a_category(own_copy: Study) -> None:
+    page = own_copy.folder / "report.html"
+    outcome = own_copy.snakemake("--report", str(page))
+    assert outcome.status == 0, outcome.output
+    text = page.read_text(encoding="utf-8")
+    for category in ("Calibration", "Smoothing", "Evaluation"):
+        assert f'"{category}"' in text, category
+
+
+def test_nothing_is_written_outside_the_folder_but_caches(finished: Finished) -> None:
+    ours = {"hook", "overlays", "connections.txt"}
+    left = [path for path in finished.outside if path.parts[0] not in ours]
+    assert [path for path in left if path.parts[:2] != ("home", ".cache")] == []
+    assert finished.project_after == finished.project_before
+
+
+def test_a_shape_stands_in_the_report_as_a_shape_and_is_not_measured(study: Study) -> None:
+    folder = study.results / "shape"
+    assert sorted(path.name for path in folder.iterdir()) == ["sources"]
+    manifest = Manifest.read(folder / "sources" / "model.json")
+    assert manifest.random_weights
+    assert manifest.seed == 7
+    assert not list((folder / "sources" / "checkpoint").glob("*.safetensors"))
+    page = " ".join((study.results / "report.html").read_text(encoding="utf-8").split())
+    assert "<strong>shape</strong> has random weights: it stands for shapes only" in page
+    summary = read_table(PERPLEXITY, study.results / "summary/perplexity.parquet")
+    assert set(summary["model"]) == {"tiny"}
+
+
+def test_every_measuring_job_leaves_a_log_of_its_phases(study: Study) -> None:
+    for name in MEASURING_LOGS:
+        text = (study.results / "logs" / name).read_text(encoding="utf-8")
+        assert "load took" in text, name
+        assert "compute took" in text, name
+        assert text.rstrip().endswith("done"), name
+
+
+def test_no_progress_bar_reaches_output_that_is_no_terminal(finished: Finished) -> None:
+    logs = "".join(path.read_text(encoding="utf-8") for path in finished.study.results.rglob("*.log"))
+    for text in (finished.outcome.output, logs):
+        assert "it/s" not in text
+        assert "%|" not in text
+        assert "\r" not in text
+
+
+def test_a_run_leaves_no_half_written_files(study: Study) -> None:
+    left = [path for pattern in ("*.partial", "*.retired") for path in study.folder.rglob(pattern)]
+    assert left == []
+
+
+def test_figures_are_pictures_of_the_declared_kinds(study: Study) -> None:
+    results: Path = study.results
+    for name in ("summary/perplexity.svg", "tiny/calibration/distributions.svg"):
+        assert "<svg" in (results / name).read_text(encoding="utf-8"), name
+    for tensor in ("activation", "weight"):
+        picture = results / f"tiny/calibration/surfaces-{tensor}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG"), tensor

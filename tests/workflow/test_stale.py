@@ -1,0 +1,195 @@
+"""Only what is stale reruns: for every kind of change, exactly the jobs that it concerns, by real dry runs."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_checkpoint
+from tests.workflow.snakemake_runs import SCHEMES, Change, Outcome, Study, copy_project, dry_runs, setting
+
+pytestmark = pytest.mark.timeout(300)
+
+Scenario = Callable[[Study, Path], Study]
+
+EVALUATED = {f"evaluate tiny/{scheme}" for scheme in SCHEMES}
+AFTER_EVALUATION = {"summarize_perplexity", "plot_perplexity", "summarize_runs", "report"}
+SMOOTHED = {"smooth tiny/w8a8-smooth", "plot_smoothing tiny/w8a8-smooth"}
+AFTER_SMOOTHING = {"evaluate tiny/w8a8-smooth"} | AFTER_EVALUATION
+CALIBRATION_FIGURES = {
+    "plot_distributions tiny",
+    "plot_surfaces tiny/activation",
+    "plot_surfaces tiny/weight",
+}
+AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | SMOOTHED | AFTER_SMOOTHING
+ALL_FIGURES = CALIBRATION_FIGURES | {"plot_smoothing tiny/w8a8-smooth", "plot_perplexity"}
+ONE_MODEL = {"fetch_model tiny", "calibrate tiny"} | EVALUATED | SMOOTHED | CALIBRATION_FIGURES
+
+
+def configured(change: Change) -> Scenario:
+    """Another configuration in the finished folder."""
+    return lambda study, _: study.changed(change)
+
+
+def checked_out(change: Callable[[Path], None]) -> Scenario:
+    """Another checkout of the project, in another place and newer than all results, with some change."""
+
+    def scenario(study: Study, folder: Path) -> Study:
+        project = folder / "project"
+        copy_project(study.place.project, project)
+        change(project)
+        newest = max(path.stat().st_mtime for path in study.results.rglob("*"))
+        assert (project / "workflow" / "scripts" / "evaluate.py").stat().st_mtime > newest
+        return study.with_project(project)
+
+    return scenario
+
+
+def in_a_copy(change: Callable[[Path], None], configuration: Change = lambda _: None) -> Scenario:
+    """Changed files in a copy of the finished folder."""
+
+    def scenario(study: Study, folder: Path) -> Study:
+        own = study.copy(folder / "study")
+        change(own.folder)
+        return own.changed(configuration)
+
+    return scenario
+
+
+def edited(path: str, edit: Callable[[str], str]) -> Callable[[Path], None]:
+    """A change of one text file, which must change it."""
+
+    def apply(folder: Path) -> None:
+        file = folder / path
+        before = file.read_text(encoding="utf-8")
+        after = edit(before)
+        assert after != before, path
+        file.write_text(after, encoding="utf-8")
+
+    return apply
+
+
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    """A change of one expression."""
+    return lambda text: text.replace(old, new, 1)
+
+
+def other_words(project: Path) -> None:
+    """Comments, docstrings and captions change, in the library, in a script and in a rule file; no code does."""
+    for path in ("inferometer/models.py", "inferometer/tables.py", "workflow/scripts/evaluate.py"):
+        edited(path, lambda text: re.sub(r'\A"""', '"""In other words: ', text) + "\n# a comment\n")(project)
+    edited("rules/evaluation.smk", lambda text: f"# a comment\n{text}")(project)
+    edited("report/captions/ranges.rst", lambda text: f"{text}\nMore words.\n")(project)
+
+
+def add_model(config: dict[str, Any]) -> None:
+    """A second model in the study."""
+    config["models"]["second"] = {"source": "local", "path": "models/second"}
+    config["study"]["models"].append("second")
+
+
+def touch_all(folder: Path) -> None:
+    """All files of models and texts get another time of modification and keep their content."""
+    later = time.time() + 60
+    for path in (*(folder / "texts").iterdir(), *(folder / "models" / "tiny").iterdir()):
+        os.utime(path, (later, later))
+
+
+SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
+    "nothing": (configured(lambda _: None), set()),
+    # the configuration
+    "the dots per inch of figures": (configured(setting(120, "figures", "dpi")), ALL_FIGURES | {"report"}),
+    "the title": (configured(setting("Another title", "study", "title")), {"report"}),
+    "a licence text": (configured(setting("CC-BY-4.0", "models", "tiny", "licence")), {"report"}),
+    "the bits of one scheme": (
+        configured(setting({"bits": 3, "granularity": "per_channel"}, "schemes", "w4a4", "weights")),
+        {"evaluate tiny/w4a4"} | AFTER_EVALUATION,
+    ),
+    "the strength of smoothing": (
+        configured(setting(0.7, "schemes", "w8a8-smooth", "smoothing", "alpha")),
+        SMOOTHED | AFTER_SMOOTHING,
+    ),
+    "the windows of the evaluation": (
+        configured(setting(16, "evaluation", "window_tokens")),
+        EVALUATED | AFTER_EVALUATION,
+    ),
+    "the number of windows of the calibration": (
+        configured(setting(3, "calibration", "max_windows")),
+        {"calibrate tiny"} | AFTER_CALIBRATION,
+    ),
+    "a scheme less": (
+        configured(setting(["fp", "w8a8", "w8a8-smooth"], "study", "schemes")),
+        AFTER_EVALUATION,
+    ),
+    "a scheme more": (
+        configured(setting([*SCHEMES, "w4a4-smooth"], "study", "schemes")),
+        {job.replace("w8a8", "w4a4") for job in SMOOTHED | AFTER_SMOOTHING},
+    ),
+    "the dtype of a model": (
+        configured(setting("bfloat16", "models", "tiny", "dtype")),
+        {"calibrate tiny"} | EVALUATED | AFTER_CALIBRATION,
+    ),
+    "a second model": (
+        in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "second", seed=1)), add_model),
+        {job.replace("tiny", "second") for job in ONE_MODEL} | AFTER_EVALUATION | {"summarize_ranges"},
+    ),
+    # the code
+    "only the place and age of the checkout": (checked_out(lambda _: None), set()),
+    "comments, docstrings and captions": (checked_out(other_words), set()),
+    "a function that only the evaluation uses": (
+        checked_out(edited("inferometer/evaluation/perplexity.py", replaced("targets.numel()", "len(targets)"))),
+        EVALUATED | AFTER_EVALUATION,
+    ),
+    "a function that only figures of the calibration use": (
+        checked_out(edited("inferometer/calibration/figures.py", replaced("linewidth=1.1", "linewidth=1.2"))),
+        CALIBRATION_FIGURES | {"report"},
+    ),
+    "a function that only the proof of smoothing uses": (
+        checked_out(edited("inferometer/smoothing/proof.py", replaced("TOLERANCE = 1e-4", "TOLERANCE = 1e-5"))),
+        SMOOTHED | AFTER_SMOOTHING,
+    ),
+    "the script of one rule": (
+        checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
+        {"plot_perplexity", "report"},
+    ),
+    "the style sheet of the page": (
+        checked_out(edited("report/style.css", lambda text: f"{text}\np {{ color: black }}\n")),
+        {"report"},
+    ),
+    # the files
+    "the content of a text": (
+        in_a_copy(edited("texts/evaluation.jsonl", replaced("word", "words"))),
+        {"fetch_corpus evaluation-text"} | EVALUATED | AFTER_EVALUATION,
+    ),
+    "the weights of a model": (
+        in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
+        {"fetch_model tiny", "calibrate tiny"} | EVALUATED | AFTER_CALIBRATION,
+    ),
+    "the age of texts and models": (in_a_copy(touch_all), set()),
+    "the loss of all that snakemake wrote down": (
+        in_a_copy(lambda folder: shutil.rmtree(folder / ".snakemake")),
+        set(),
+    ),
+}
+
+
+def void(_: object) -> None:
+    """Take a value and give none back."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """A dry run of every scenario."""
+    studies = [scenario(study, tmp_path_factory.mktemp("stale")) for scenario, _ in SCENARIOS.values()]
+    return dict(zip(SCENARIOS, dry_runs(studies), strict=True))
+
+
+@pytest.mark.parametrize("what", SCENARIOS)
+def test_a_change_reruns_exactly_the_jobs_that_it_concerns(outcomes: dict[str, Outcome], what: str) -> None:
+    _, expected = SCENARIOS[what]
+    assert outcomes[what].jobs == expected, outcomes[what].output
