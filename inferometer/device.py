@@ -71,11 +71,20 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use: as the system binds it, hyperthreads not counted twice."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
 def choose_device(wanted: str) -> Device:
     """The device for `auto`, `cpu` or `cuda`; `auto` is CUDA where there is one.
 
+    Torch is given all available cores. Workflow systems set OMP_NUM_THREADS to the cores that they book for a job,
+    which is one under `--cores 1`; but measuring jobs have the machine to themselves, since each holds the `gpu`.
     Raises InferometerError when `cuda` is asked for and absent.
     """
+    torch.set_num_threads(available_cores())
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise InferometerError(
@@ -105,11 +114,10 @@ def describe_machine(device: Device) -> Machine:
     """The machine and library versions of this process; `memory_gib` is the host's main memory."""
     import transformers  # costs seconds, and only jobs that have it loaded anyway come here
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         device=device.kind,
         device_name=device.name,
-        cores=cores,
+        cores=available_cores(),
         torch_threads=torch.get_num_threads(),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         system=f"{platform.system()} {platform.machine()}",

@@ -52,6 +52,6 @@ def style() -> Iterator[None]:
 def save(figure: Figure, path: Path, dpi: int) -> None:
     """Save whole and without a date; the format follows the ending."""
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with whole_file(path) as partial:
+    with style(), whole_file(path) as partial:  # names inside an SVG are only made when it is written
         figure.savefig(partial, format=path.suffix.removeprefix("."), dpi=dpi, metadata=metadata)
     plt.close(figure)

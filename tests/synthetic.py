@@ -1,5 +1,6 @@
 """A small study with made-up results, as the workflow leaves them: tables, figures and manifests, without any model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ MEASURED, SHAPES = "tiny-llama", "shapes-only"
 Config = dict[str, Any]
 
 
-def study(*, schemes: tuple[str, ...] = tuple(COSTS), title: str = "A study of nothing", **texts: str) -> Config:
+def study(schemes: Sequence[str] = tuple(COSTS), title: str = "A study of nothing", **texts: Any) -> Config:
     """The configuration of a study with a measured model and one with random weights.
 
     `texts` are added to the entry of the measured model: attribution, licence, caveat.
@@ -97,9 +98,7 @@ def scores(schemes: list[str]) -> dict[tuple[str, str], pd.DataFrame]:
     for scheme in schemes:
         nll = difficulty + COSTS[scheme] * generator.normal(1, 0.1, WINDOWS)
         table = pd.DataFrame({"window": range(WINDOWS), "tokens": 511, "nll": nll})
-        tables[MEASURED, scheme] = table.assign(
-            corpus="prose", protocol="smoothquant", device="cpu", dtype="float32"
-        )
+        tables[MEASURED, scheme] = table.assign(corpus="prose", protocol="smoothquant", device="cpu", dtype="float32")
     return tables
 
 
@@ -127,17 +126,14 @@ def ranges() -> pd.DataFrame:
 
 
 def sites() -> pd.DataFrame:
-    """A SITES table: one norm of each decoder layer is folded, two others and the last of all are refused."""
-    rows = [
-        {"site": f"model.layers.{layer}.{norm}", "folded": folded, "layers": readers, "offset": offset, "reason": reason}
-        for layer in range(LAYERS)
-        for norm, folded, readers, offset, reason in (
-            ("input_norm", True, f"model.layers.{layer}.mlp.up_proj", 0.0, None),
-            ("post_norm", False, "", None, "its output is also read by Tensor.add"),
-        )
-    ]
-    last = {"site": "model.norm", "folded": False, "layers": "", "offset": None, "reason": "it feeds lm_head"}
-    return pd.DataFrame([*rows, last]).assign(logit_error=3e-7)
+    """A SITES table: one norm of each decoder layer is folded, the other one and the last of all are refused."""
+    rows: list[tuple[Any, ...]] = []
+    for layer in (f"model.layers.{layer}" for layer in range(LAYERS)):
+        rows.append((f"{layer}.input_norm", True, f"{layer}.mlp.up_proj", 0.0, None))
+        rows.append((f"{layer}.post_norm", False, "", None, "its output is also read by Tensor.add"))
+    rows.append(("model.norm", False, "", None, "it feeds lm_head"))
+    table = pd.DataFrame(rows, columns=["site", "folded", "layers", "offset", "reason"])
+    return table.assign(logit_error=3e-7)
 
 
 def runs(schemes: list[str]) -> pd.DataFrame:
@@ -196,5 +192,3 @@ def write_results(config: Config, results: Path) -> None:
         folder = results / MEASURED / "smoothing" / scheme
         write_table(SITES, sites(), folder / "sites.parquet")
         _draw(folder / "channels.svg", scheme)
-
-

@@ -14,8 +14,9 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if abs(value) >= PLAIN_UP_TO or abs(value) < 10 ** -(digits + 1):
-        mantissa, exponent = f"{value:.{digits - 1}e}".replace("-", "−", 1 if value < 0 else 0).split("e")
-        return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa}·10{power}".replace("-", "−")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}".replace("-", "−")
 
@@ -37,9 +38,12 @@ def ratio_interval(low: float, high: float) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage, with one digit that counts where it would otherwise read as none."""
-    if not math.isfinite(share) or 0 < 100 * abs(share) < 0.5 / 10**digits:
-        return number(100 * share, 1) + (" %" if math.isfinite(share) else "")
-    return f"{100 * share:.{digits}f} %".replace("-", "−")
+    if not math.isfinite(share):
+        return number(share)
+    shown = f"{100 * share:.{digits}f}"
+    if share and float(shown) == 0:
+        shown = number(100 * share, 1)
+    return f"{shown} %".replace("-", "−")
 
 
 def gibibytes(size: float) -> str:

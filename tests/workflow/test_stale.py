@@ -74,9 +74,9 @@ def edited(path: str, edit: Callable[[str], str]) -> Callable[[Path], None]:
     return apply
 
 
-def replaced(old: str, new: str) -> Callable[[str], str]:
-    """A change of one expression."""
-    return lambda text: text.replace(old, new, 1)
+def other_result(text: str) -> str:
+    """The first function that returns something returns something else."""
+    return re.sub(r"(\n +return) ", r"\1 None or ", text, count=1)
 
 
 def other_words(project: Path) -> None:
@@ -142,15 +142,15 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
     "comments, docstrings and captions": (checked_out(other_words), set()),
     "a function that only the evaluation uses": (
-        checked_out(edited("inferometer/evaluation/perplexity.py", replaced("targets.numel()", "len(targets)"))),
+        checked_out(edited("inferometer/evaluation/perplexity.py", other_result)),
         EVALUATED | AFTER_EVALUATION,
     ),
     "a function that only figures of the calibration use": (
-        checked_out(edited("inferometer/calibration/figures.py", replaced("linewidth=1.1", "linewidth=1.2"))),
+        checked_out(edited("inferometer/calibration/figures.py", other_result)),
         CALIBRATION_FIGURES | {"report"},
     ),
     "a function that only the proof of smoothing uses": (
-        checked_out(edited("inferometer/smoothing/proof.py", replaced("TOLERANCE = 1e-4", "TOLERANCE = 1e-5"))),
+        checked_out(edited("inferometer/smoothing/proof.py", other_result)),
         SMOOTHED | AFTER_SMOOTHING,
     ),
     "the script of one rule": (
@@ -163,7 +163,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     # the files
     "the content of a text": (
-        in_a_copy(edited("texts/evaluation.jsonl", replaced("word", "words"))),
+        in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
         {"fetch_corpus evaluation-text"} | EVALUATED | AFTER_EVALUATION,
     ),
     "the weights of a model": (
