@@ -1,12 +1,6 @@
 # One forward pass over calibration text streams every activation and weight statistic.
 
 
-rule calibration:
-    input:
-        expand("results/{model}/calibration/activations.parquet", model=MEASURED),
-        "results/summary/ranges.parquet",
-
-
 rule calibrate:
     input:
         manifest="results/{model}/sources/model.json",
@@ -107,3 +101,13 @@ rule plot_surfaces:
         code=code("plot_surfaces.py"),
     script:
         "../workflow/scripts/plot_surfaces.py"
+
+
+rule calibration:
+    input:
+        expand(rules.calibrate.output, model=MEASURED),
+        rules.summarize_ranges.output,
+        expand(rules.plot_distributions.output, model=MEASURED),
+        expand(
+            rules.plot_surfaces.output, model=MEASURED, tensor=["activation", "weight"]
+        ),

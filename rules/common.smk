@@ -7,6 +7,9 @@ SCHEMES = config["study"]["schemes"]
 MEASURED = [
     model for model in MODELS if config["models"][model]["source"] != "architecture"
 ]
+CORPORA = sorted(
+    {config[chapter]["corpus"] for chapter in ("calibration", "evaluation")}
+)
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 
 

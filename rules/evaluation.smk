@@ -1,11 +1,6 @@
 # How well a model predicts text under each scheme, paired against the float model.
 
 
-rule evaluation:
-    input:
-        "results/summary/perplexity.parquet",
-
-
 rule evaluate:
     input:
         unpack(smoothing_tables),
@@ -91,3 +86,10 @@ rule plot_perplexity:
         code=code("plot_perplexity.py"),
     script:
         "../workflow/scripts/plot_perplexity.py"
+
+
+rule evaluation:
+    input:
+        expand(rules.evaluate.output, model=MEASURED, scheme=SCHEMES),
+        rules.summarize_perplexity.output,
+        rules.plot_perplexity.output,

@@ -1,15 +1,6 @@
 # SmoothQuant: outliers move from activations into weights, and the float model is proved unchanged.
 
 
-rule smoothing:
-    input:
-        expand(
-            "results/{model}/smoothing/{scheme}/scales.parquet",
-            model=MEASURED,
-            scheme=SMOOTHED,
-        ),
-
-
 rule smooth:
     input:
         manifest="results/{model}/sources/model.json",
@@ -67,3 +58,9 @@ rule plot_smoothing:
         code=code("plot_smoothing.py"),
     script:
         "../workflow/scripts/plot_smoothing.py"
+
+
+rule smoothing:
+    input:
+        expand(rules.smooth.output, model=MEASURED, scheme=SMOOTHED),
+        expand(rules.plot_smoothing.output, model=MEASURED, scheme=SMOOTHED),

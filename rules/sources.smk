@@ -1,11 +1,6 @@
 # Models and corpora become verified local files. Only these rules use the network.
 
 
-rule sources:
-    input:
-        expand("results/{model}/sources/model.json", model=MODELS),
-
-
 rule fetch_model:
     input:
         local_files("models"),
@@ -40,3 +35,9 @@ rule fetch_corpus:
         code=code("fetch_corpus.py"),
     script:
         "../workflow/scripts/fetch_corpus.py"
+
+
+rule sources:
+    input:
+        expand(rules.fetch_model.output, model=MODELS),
+        expand(rules.fetch_corpus.output, corpus=CORPORA),

@@ -254,9 +254,11 @@ def test_gains_are_paired_with_intervals_around_them() -> None:
         assert row["gap_closed_high"] < 0.8
 
 
-def test_no_share_of_a_gap_is_given_where_there_is_no_gap() -> None:
+@pytest.mark.parametrize("deviation", [0.0, 0.1])
+def test_no_share_of_a_gap_is_given_where_no_gap_is_shown(deviation: float) -> None:
     windows = _study()
-    windows["a", "w8a8"] = windows["a", "fp"].copy()
+    noise = np.random.default_rng(1).normal(0, 1, COUNT)
+    windows["a", "w8a8"] = _table(_nll(windows, "a", "fp") + deviation * (noise - noise.mean()) + deviation / 100)
     row = _row(summarize_gains(windows, {"w8a8-smooth": "w8a8"}, "fp"), "a", "w8a8-smooth")
     assert row[["gap_closed", "gap_closed_low", "gap_closed_high"]].isna().all()
     assert row["ratio"] > 1

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tokenizers import pre_tokenizers
 
-from tests.tiny import CONFIGS, WORDS, tiny_checkpoint, tiny_texts
+from tests.tiny import CONFIGS, WORDS, tiny_checkpoint, tiny_texts, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PROJECT_PARTS = ("Snakefile", "rules", "workflow", "inferometer", "config", "report", "profiles")
@@ -217,10 +218,10 @@ class Study:
         faster = ["--cores", "2", "--resources", "gpu=2"]
         return [sys.executable, "-m", "snakemake", *options, *faster, *arguments, "--", *targets]
 
-    def snakemake(self, *arguments: str, targets: Sequence[str] = ()) -> Outcome:
-        """Run snakemake to its end, with its output in a pipe."""
+    def snakemake(self, *arguments: str, targets: Sequence[str] = (), wrapper: Sequence[str] = ()) -> Outcome:
+        """Run snakemake to its end, with its output in a pipe; `wrapper` is a command that takes its command line."""
         done = subprocess.run(
-            self.command(*arguments, targets=targets),
+            [*wrapper, *self.command(*arguments, targets=targets)],
             env=self.place.environment,
             cwd=self.place.outside,
             stdout=subprocess.PIPE,
@@ -231,6 +232,19 @@ class Study:
             check=False,
         )
         return Outcome(done.returncode, done.stdout)
+
+    def start(self, output: Path, *, targets: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start snakemake as the leader of a process group of its own, with its output in a file."""
+        with output.open("wb") as sink:
+            return subprocess.Popen(
+                self.command(targets=targets),
+                env=self.place.environment,
+                cwd=self.place.outside,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def would_run(self, *targets: str) -> set[str]:
         """The jobs that a dry run announces."""
@@ -256,7 +270,11 @@ def setting(value: object, *keys: str) -> Change:
 
 def new_study(folder: Path, place: Place) -> Study:
     """A folder with one tiny model and two texts, and a study of them beside a model that is a shape only."""
-    tiny_checkpoint(folder / "models" / "tiny")
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split("\n", "isolated")]
+    )  # so that it matters how texts are joined
+    tokenizer.save_pretrained(tiny_checkpoint(folder / "models" / "tiny"))
     texts = folder / "texts"
     texts.mkdir()
     (texts / "calibration.txt").write_text("\n".join(tiny_texts(seed=1)), encoding="utf-8")

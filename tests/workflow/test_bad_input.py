@@ -65,9 +65,7 @@ def refusals(study: Study) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("what", INVALID)
-def test_an_invalid_configuration_is_refused_in_a_dry_run_already(
-    refusals: dict[str, Outcome], what: str
-) -> None:
+def test_an_invalid_configuration_is_refused_in_a_dry_run_already(refusals: dict[str, Outcome], what: str) -> None:
     outcome, (_, sentence) = refusals[what], INVALID[what]
     assert outcome.status != 0
     assert sentence in outcome.sentence
@@ -159,7 +157,11 @@ TEXT_FAULTS: dict[str, tuple[str, dict[str, Any], Fault]] = {
     "empty": (
         "",
         {},
-        Fault("sources/corpora/empty.parquet", "fetch_corpus/empty.log", "corpus 'empty' is empty: empty.txt holds no text"),
+        Fault(
+            "sources/corpora/empty.parquet",
+            "fetch_corpus/empty.log",
+            "corpus 'empty' is empty: empty.txt holds no text",
+        ),
     ),
     "pinned-text": (
         "word1 word2",

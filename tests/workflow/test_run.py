@@ -92,13 +92,16 @@ def plain_windows(study: Study) -> Tensor:
     """Windows [windows, tokens], cut the plain way from the texts that the study evaluates on."""
     tokenizer = AutoTokenizer.from_pretrained(study.folder / "models" / "tiny")
     tokens = tokenizer("\n\n".join(tiny_texts(seed=2)), return_tensors="pt").input_ids[0]
+    assert tokens.tolist()[30:32] == [tokenizer.unk_token_id] * 2  # the two newlines after a text of 30 words
     return torch.stack([tokens[k * WINDOW_TOKENS : (k + 1) * WINDOW_TOKENS] for k in range(WINDOWS)])
 
 
 def plain_model(study: Study) -> PreTrainedModel:
     """The study's model, opened the plain way."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(study.folder / "models" / "tiny", dtype="auto")
-    return model.eval()
+    module: nn.Module = model
+    module.eval()
+    return model
 
 
 @torch.no_grad()

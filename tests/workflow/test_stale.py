@@ -100,6 +100,19 @@ def touch_all(folder: Path) -> None:
         os.utime(path, (later, later))
 
 
+def keep_only_the_page(folder: Path) -> None:
+    """All results but the page are lost."""
+    page = folder / "results" / "report.html"
+    kept = page.rename(folder / page.name)
+    shutil.rmtree(page.parent)
+    page.parent.mkdir()
+    kept.rename(page)
+
+
+def void(_: object) -> None:
+    """Take a value and give none back."""
+
+
 SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "nothing": (configured(lambda _: None), set()),
     # the configuration
@@ -171,15 +184,25 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         {"fetch_model tiny", "calibrate tiny"} | EVALUATED | AFTER_CALIBRATION,
     ),
     "the age of texts and models": (in_a_copy(touch_all), set()),
+    "the loss of one table between others": (
+        in_a_copy(lambda folder: (folder / "results/tiny/evaluation/fp/perplexity.parquet").unlink()),
+        {"evaluate tiny/fp"} | AFTER_EVALUATION,
+    ),
+    "the loss of all results but the page": (
+        in_a_copy(keep_only_the_page),
+        ONE_MODEL
+        | AFTER_EVALUATION
+        | {
+            "summarize_ranges",
+            "fetch_model shape",
+            *(f"fetch_corpus {text}-text" for text in ("calibration", "evaluation")),
+        },
+    ),
     "the loss of all that snakemake wrote down": (
         in_a_copy(lambda folder: shutil.rmtree(folder / ".snakemake")),
         set(),
     ),
 }
-
-
-def void(_: object) -> None:
-    """Take a value and give none back."""
 
 
 @pytest.fixture(scope="module")

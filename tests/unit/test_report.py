@@ -1,0 +1,516 @@
+"""The report: one file that needs nothing else, escapes everything, and says what the tables say."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from jinja2 import UndefinedError
+
+from inferometer.config import validate
+from inferometer.report import sentences
+from inferometer.report.contents import contents
+from inferometer.report.formats import gibibytes, interval, number, percent, ratio, ratio_interval, seconds
+from inferometer.report.page import render
+from inferometer.runs import RUN
+from inferometer.tables import read_table, write_table
+from tests.synthetic import COSTS, LAYERS, MEASURED, SHAPES, Config, ranges, sites, study, write_results
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "report"
+SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "machine", "sources", "reproduce")
+
+SCRIPT = "<script>alert(1)</script>"
+TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
+HOSTILE: dict[str, Any] = {
+    "attribution": f'" onmouseover="alert(1)" {SCRIPT} <img src=https://example.org/a.png>',
+    "licence": "שלום \u202eevil\u202c & {{ 7 * 7 }} {% raw %}",
+    "caveat": "x" * 400 + f" -->{SCRIPT}<!--",
+}
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Parsed(HTMLParser):
+    """A page as elements: (tag, attributes) in order, the text of each kind of element, and whether tags match."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.faults: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        self.faults += [f"<{tag}> is never closed" for tag in self._open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        if len(names) != len(set(names)):
+            self.faults.append(f"<{tag}> has an attribute twice")
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.faults.append(f"</{tag}> closes something else")
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self._open):
+            self.texts[tag][-1] += data
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def _page(config: Config, folder: Path) -> str:
+    validate(config, ROOT, folder)
+    write_results(config, folder / "results")
+    render(TEMPLATES, folder / "page.html", contents(config, folder / "results", TEMPLATES / "reported.yaml"))
+    return (folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _page(study(caveat="Rounded once before.", attribution="A. Body"), tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _page(study(title=TITLE, **HOSTILE), tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(params=["page", "hostile"])
+def either(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+def _section(page: str, name: str) -> str:
+    """The readable text of a section, with white space folded."""
+    [part] = re.findall(rf'<section id="{name}">.*?</section>', page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", part).split())
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_well_formed_html_in_standards_mode(either: str) -> None:
+    assert either.startswith("<!DOCTYPE html>"), "anything before it would put browsers into quirks mode"
+    parsed = Parsed(either)
+    assert parsed.faults == []
+    assert [attributes.get("lang") for attributes in parsed.named("html")] == ["en"]
+    assert {"charset": "utf-8"} in parsed.named("meta")
+    assert len(parsed.named("h1")) == 1
+
+
+def test_all_sections_are_there_and_the_navigation_reaches_them(either: str) -> None:
+    parsed = Parsed(either)
+    assert tuple(attributes["id"] for attributes in parsed.named("section")) == SECTIONS
+    assert tuple(attributes["href"].removeprefix("#") for attributes in parsed.named("a")) == SECTIONS
+
+
+def test_every_anchor_leads_somewhere_and_no_name_is_given_twice(either: str) -> None:
+    parsed = Parsed(either)
+    names = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    targets = [attributes["href"] for attributes in parsed.named("a")]
+    assert targets
+    assert all(target.removeprefix("#") in names for target in targets)
+
+
+def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
+    parsed = Parsed(either)
+    assert not {"script", "iframe", "object", "embed", "base", "form", "video", "audio"} & {
+        tag for tag, _ in parsed.elements
+    }
+    for _, attributes in parsed.elements:
+        for name in ("src", "href", "srcset", "poster", "action", "data", "background"):
+            assert attributes.get(name, "#").startswith(("data:", "#"))
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+    [style] = parsed.texts["style"]
+    assert "@import" not in style
+    assert all(address.startswith("data:") for address in re.findall(r"url\(\s*['\"]?([^)]*)", style))
+
+
+def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
+    images = Parsed(either).named("img")
+    assert len(images) == 1 + 3 + 2, "perplexity, three of calibration, one for each smoothed scheme"
+    assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert len(Parsed(either).texts["figcaption"]) == len(images)
+
+
+def test_tables_that_scroll_can_be_reached_by_keyboard_and_have_names(either: str) -> None:
+    regions = [attributes for attributes in Parsed(either).named("div") if attributes.get("class") == "scroll"]
+    assert len(regions) == len(Parsed(either).named("table"))
+    assert all(region["tabindex"] == "0" and region["role"] == "region" and region["aria-label"] for region in regions)
+
+
+def test_hostile_text_is_shown_and_never_run(hostile: str) -> None:
+    parsed = Parsed(hostile)
+    assert SCRIPT not in hostile
+    assert parsed.texts["h1"] == [TITLE]
+    assert parsed.texts["title"] == [f"{TITLE} – Inferometer"]
+    cells = " ".join(parsed.texts["td"])
+    assert HOSTILE["attribution"] in cells
+    assert HOSTILE["licence"] in cells
+    assert any(HOSTILE["caveat"] in text for text in parsed.texts["p"])
+    assert "<script>" in parsed.texts["pre"][-1], "the configuration is printed as it is"
+    assert all(not image["src"].startswith("https") for image in parsed.named("img"))
+
+
+def test_nothing_reads_as_a_missing_value(either: str) -> None:
+    for name in SECTIONS:
+        assert not re.search(r"\b(nan|NaN|None|null|inf|undefined)\b", _section(either, name).split("configuration")[0])
+
+
+def test_the_same_results_give_the_same_bytes(page: str, tmp_path: Path) -> None:
+    assert _page(study(caveat="Rounded once before.", attribution="A. Body"), tmp_path) == page
+
+
+def test_a_name_that_the_context_lacks_is_an_error(tmp_path: Path) -> None:
+    config = study()
+    write_results(config, tmp_path / "results")
+    context = contents(config, tmp_path / "results", TEMPLATES / "reported.yaml")
+    for name in context:
+        with pytest.raises(UndefinedError, match=f"'{name}' is undefined"):
+            render(TEMPLATES, tmp_path / "page.html", {key: value for key, value in context.items() if key != name})
+    assert not (tmp_path / "page.html").exists()
+
+
+# --- what it shows -----------------------------------------------------------------------------------------------
+
+
+def test_answers_come_first_and_the_float_model_before_its_schemes(page: str) -> None:
+    answers = [item.strip() for item in Parsed(page).texts["li"]][len(SECTIONS) :]
+    assert answers[0].startswith(f"{MEASURED} has a perplexity of ")
+    assert "in float (float32), on 6,132 tokens of prose in windows of 512." in answers[0]
+    assert [answer.split()[0] for answer in answers[1:5]] == ["w8a8", "w8a8-smooth", "w4a4", "w4a4-smooth"]
+    assert "collapsed" in answers[3]
+    assert "collapsed" not in answers[1]
+    assert answers[5].startswith("Smoothing w8a8 into w8a8-smooth closes ")
+    assert answers[6].endswith("which does not rescue it.")
+
+
+def test_caveats_and_random_weights_are_said_beside_the_answers(page: str) -> None:
+    answers = _section(page, "answers")
+    assert f"{MEASURED}: Rounded once before." in answers
+    assert f"{SHAPES} has random weights: it stands for shapes only" in answers
+
+
+def test_nothing_was_measured_of_random_weights(page: str) -> None:
+    for name in ("evaluation", "calibration", "smoothing", "machine"):
+        assert SHAPES not in _section(page, name)
+    assert SHAPES in _section(page, "sources")
+
+
+def test_schemes_stand_in_the_order_of_the_study(tmp_path: Path) -> None:
+    order = ("w4a4", "fp", "w8a8")
+    page = _page(study(schemes=order), tmp_path)
+    rows = re.findall(rf'<td>{MEASURED}</td><td class="text">([\w-]+)', page.split('id="calibration"')[0])
+    assert tuple(rows) == order
+
+
+def _rows(page: str, section: str) -> list[str]:
+    [part] = re.findall(rf'<section id="{section}">.*?</section>', page, flags=re.DOTALL)
+    return re.findall(r"<tr>.*?</tr>", part, flags=re.DOTALL)
+
+
+def test_rounded_schemes_are_marked_as_simulated_and_float_is_not(page: str) -> None:
+    rows = [row for row in _rows(page, "evaluation") if "cpu, float32" in row]
+    assert len(rows) == len(COSTS)
+    assert [("simulated</span>" in row) for row in rows] == [False, True, True, True, True]
+    assert [("bits, per channel" in row) for row in rows] == [False, True, True, True, True]
+
+
+def test_a_job_without_a_scheme_has_a_dash_in_its_place(page: str) -> None:
+    [row] = [row for row in _rows(page, "machine") if "<td>calibrate</td>" in row]
+    assert f'<td class="text">{MEASURED}</td><td class="text">–</td>' in row
+
+
+def test_reported_figures_stand_beside_the_measured_ones(page: str) -> None:
+    text = _section(page, "evaluation")
+    assert f"Llama-3-8B (reported) Llama-2-7B (reported) {MEASURED} (measured)" in text
+    assert "w8a8 1.0229 1.0200 1.0" in text  # 6.26 / 6.12 and 5.62 / 5.51
+
+
+def test_the_whole_configuration_is_on_the_page(page: str) -> None:
+    printed = Parsed(page).texts["pre"][-1]
+    config = study(caveat="Rounded once before.", attribution="A. Body")
+    assert yaml.safe_load(printed) == config
+
+
+@pytest.mark.parametrize("schemes", [("fp", "w8a8", "w4a4"), ("fp",)])
+def test_a_study_without_smoothing_still_has_a_whole_page(schemes: tuple[str, ...], tmp_path: Path) -> None:
+    page = _page(study(schemes=schemes), tmp_path)
+    parsed = Parsed(page)
+    assert parsed.faults == []
+    assert tuple(attributes["id"] for attributes in parsed.named("section")) == SECTIONS
+    assert "No scheme of this study smooths." in page
+    assert "What smoothing alone gains" not in page
+    assert len(parsed.named("img")) == 1 + 3
+
+
+def test_a_cuda_run_says_so(tmp_path: Path) -> None:
+    config = study(schemes=("fp",))
+    write_results(config, tmp_path)
+    runs = read_table(RUN, tmp_path / "summary/runs.parquet").assign(device="cuda", device_name="A Card")
+    write_table(RUN, runs, tmp_path / "summary/runs.parquet")
+    render(TEMPLATES, tmp_path / "page.html", contents(config, tmp_path, TEMPLATES / "reported.yaml"))
+    assert "A Card (cuda)" in _section((tmp_path / "page.html").read_text(encoding="utf-8"), "machine")
+
+
+# --- sentences ---------------------------------------------------------------------------------------------------
+
+
+def _perplexity(**schemes: tuple[float, float, float]) -> pd.DataFrame:
+    """Rows of a PERPLEXITY table with these ratios and their intervals."""
+    common = {"model": "m", "corpus": "prose", "window_tokens": 512, "tokens": 20440, "dtype": "float32"}
+    rows = [
+        {
+            **common,
+            "scheme": scheme.replace("_", "-"),
+            "perplexity": 20 * middle,
+            "perplexity_low": 18 * middle,
+            "perplexity_high": 22 * middle,
+            "ratio": middle,
+            "ratio_low": low,
+            "ratio_high": high,
+        }
+        for scheme, (low, middle, high) in {"fp": (1.0, 1.0, 1.0), **schemes}.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _gains(ratio: tuple[float, float, float], closed: tuple[float, float, float]) -> pd.DataFrame:
+    low, middle, high = ratio
+    row = {"model": "m", "scheme": "w8a8-smooth", "base": "w8a8", "ratio": middle, "ratio_low": low, "ratio_high": high}
+    shares = dict(zip(("gap_closed_low", "gap_closed", "gap_closed_high"), closed, strict=True))
+    return pd.DataFrame([{**row, **shares}])
+
+
+NO_GAINS = _gains((1, 1, 1), (0, 0, 0)).head(0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((312.0, 361.2, 419.3), "w4a4 multiplies the perplexity by 361 [312, 419]: the model has collapsed."),
+        ((10.01, 11, 12), "w4a4 multiplies the perplexity by 11.0 [10.0, 12.0]: the model has collapsed."),
+        (
+            (1e7, 8.5e7, 9e8),
+            "w4a4 multiplies the perplexity by 8.50·10⁷ [1.00·10⁷, 9.00·10⁸]: the model has collapsed.",
+        ),
+        ((9.0, 11.0, 13.0), "w4a4 raises the perplexity by 1000.0 % [800.0 % to 1200.0 %]."),
+        ((1.024, 1.0292, 1.0342), "w4a4 raises the perplexity by 2.9 % [2.4 % to 3.4 %]."),
+        ((1.00001, 1.00002, 1.00003), "w4a4 raises the perplexity by 2·10⁻³ % [1·10⁻³ % to 3·10⁻³ %]."),
+        ((0.97, 0.98, 0.99), "w4a4 lowers the perplexity, to 0.9800 [0.9700, 0.9900] of the float model's."),
+        (
+            (0.998, 1.001, 1.004),
+            "w4a4 shows no difference from the float model that this sample could tell from chance ([0.9980, 1.0040]).",
+        ),
+        (
+            (0.99, 0.995, 1.002),
+            "w4a4 shows no difference from the float model that this sample could tell from chance ([0.9900, 1.0020]).",
+        ),
+        (
+            (1.0, 1.0, 1.0),
+            "w4a4 shows no difference from the float model that this sample could tell from chance ([1.0000, 1.0000]).",
+        ),
+    ],
+)
+def test_what_a_scheme_does_is_said_as_its_interval_allows(bounds: tuple[float, float, float], expected: str) -> None:
+    said = sentences.answers(_perplexity(w4a4=bounds), NO_GAINS, "fp")
+    assert said == [
+        "m has a perplexity of 20.0 [18.0, 22.0] in float (float32), on 20,440 tokens of prose in windows of 512.",
+        expected,
+    ]
+
+
+W8A8 = (1.02, 1.03, 1.04)
+NONE = (float("nan"),) * 3
+
+
+@pytest.mark.parametrize(
+    ("ratio", "closed", "smooth", "expected"),
+    [
+        (
+            (0.98, 0.987, 0.99),
+            (0.31, 0.46, 0.58),
+            W8A8,
+            "Smoothing w8a8 into w8a8-smooth closes 46 % [31 % to 58 %] of its gap to float.",
+        ),
+        (
+            (0.4, 0.46, 0.5),
+            (0.49, 0.54, 0.59),
+            (140.0, 166.0, 190.0),
+            "Smoothing w8a8 into w8a8-smooth closes 54 % [49 % to 59 %] of its gap to float, which does not rescue it.",
+        ),
+        ((1.01, 1.02, 1.03), (-0.9, -0.5, -0.1), W8A8, "Smoothing w8a8 into w8a8-smooth makes it worse, by 2.0 %."),
+        (
+            (0.999, 1.0, 1.001),
+            (-0.1, 0.0, 0.1),
+            W8A8,
+            "Smoothing w8a8 into w8a8-smooth makes no difference that this sample could tell from chance.",
+        ),
+        (
+            (0.97, 0.98, 0.99),
+            NONE,
+            W8A8,
+            "Smoothing w8a8 into w8a8-smooth lowers the perplexity by 2.0 %, from a base with no measurable gap to "
+            "float.",
+        ),
+    ],
+)
+def test_what_smoothing_gains_is_said_as_its_interval_allows(
+    ratio: tuple[float, float, float],
+    closed: tuple[float, float, float],
+    smooth: tuple[float, float, float],
+    expected: str,
+) -> None:
+    perplexity = _perplexity(w8a8=W8A8, w8a8_smooth=smooth)
+    assert sentences.answers(perplexity, _gains(ratio, closed), "fp")[-1] == expected
+
+
+def test_every_model_gets_its_own_answers() -> None:
+    one = _perplexity(w8a8=W8A8)
+    both = pd.concat([one, _perplexity(w8a8=(0.5, 0.6, 0.7)).assign(model="n")])
+    said = sentences.answers(both, _gains((0.98, 0.987, 0.99), NONE).assign(model="n").head(0), "fp")
+    assert [sentence.split()[0] for sentence in said] == ["m", "w8a8", "n", "w8a8"]
+    assert "raises" in said[1]
+    assert "lowers" in said[3]
+
+
+def test_ranges_name_the_largest_input_of_the_layer_with_and_without_the_first_token() -> None:
+    assert sentences.ranges(ranges(), MEASURED, 2) == (
+        "In decoder layer 2 the largest input is 60 times the largest weight (input of model.layers.2.mlp.up_proj, "
+        "channel 3); without the first token of each window, 6.0 times."
+    )
+
+
+def test_the_largest_input_of_all_may_be_negative() -> None:
+    assert sentences.massive(ranges(), MEASURED) == (
+        "The largest input anywhere is 50.0, at lm_head, channel 3; without the first token of each window it is 5.00, "
+        "at lm_head, channel 7."
+    )
+    table = ranges()
+    table.loc[table["layer"] == "model.layers.0.mlp.up_proj", "activation_min"] = -777.0
+    assert sentences.massive(table, MEASURED).startswith(
+        "The largest input anywhere is 777, at model.layers.0.mlp.up_proj"
+    )
+
+
+def test_smoothing_says_what_was_folded_and_why_the_rest_was_not() -> None:
+    assert sentences.smoothing(sites()) == (
+        f"{LAYERS} of {2 * LAYERS + 1} norms were folded; the float logits before and after agree to a relative error "
+        "of 3.0·10⁻⁷ (allowed: 10⁻⁴). Refused: model.layers.0.post_norm, model.layers.1.post_norm and 2 more, since "
+        "its output is also read by Tensor.add. Refused: model.norm, since it feeds lm_head."
+    )
+    assert "Refused" not in sentences.smoothing(sites().loc[lambda table: table["folded"]])
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (0, 3, "0"),
+        (-0.0, 3, "0"),
+        (NAN, 3, "–"),
+        (INFINITY, 3, "∞"),
+        (-INFINITY, 3, "−∞"),
+        (1, 3, "1.00"),
+        (26.9134, 4, "26.91"),
+        (-2.5, 3, "−2.50"),
+        (361.16, 3, "361"),
+        (9720.1, 4, "9,720"),
+        (123456, 3, "123,456"),
+        (999_999.6, 3, "1,000,000"),
+        (1e6, 3, "1.00·10⁶"),
+        (8.5e7, 3, "8.50·10⁷"),
+        (-8.5e7, 2, "−8.5·10⁷"),
+        (1e300, 1, "1·10³⁰⁰"),
+        (0.05, 2, "0.050"),
+        (0.0001, 3, "0.000100"),
+        (0.00001234, 3, "1.23·10⁻⁵"),
+        (-0.00001234, 3, "−1.23·10⁻⁵"),
+    ],
+)
+def test_numbers_have_the_digits_that_count(value: float, digits: int, expected: str) -> None:
+    assert number(value, digits) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.0, "1.0000"),
+        (0.98704, "0.9870"),
+        (1.9999, "1.9999"),
+        (0.5, "0.500"),
+        (2.0, "2.00"),
+        (0.0, "0"),
+        (361.16, "361"),
+        (8.5e7, "8.50·10⁷"),
+        (NAN, "–"),
+        (INFINITY, "∞"),
+    ],
+)
+def test_ratios_near_one_have_four_decimals(value: float, expected: str) -> None:
+    assert ratio(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "expected"),
+    [
+        (0.0, 1, "0.0 %"),
+        (0.029163, 1, "2.9 %"),
+        (0.45724, 0, "46 %"),
+        (-0.5, 0, "−50 %"),
+        (1.0, 1, "100.0 %"),
+        (12.5, 1, "1250.0 %"),
+        (0.00001, 1, "1·10⁻³ %"),
+        (-0.00001, 1, "−1·10⁻³ %"),
+        (0.002, 0, "0.2 %"),
+        (NAN, 1, "–"),
+        (INFINITY, 1, "∞"),
+    ],
+)
+def test_shares_never_read_as_nothing_where_there_is_something(share: float, digits: int, expected: str) -> None:
+    assert percent(share, digits) == expected
+
+
+def test_intervals_have_both_ends() -> None:
+    assert interval(-0.5, 24.5) == "[−0.500, 24.5]"
+    assert interval(NAN, 1e9, 2) == "[–, 1.0·10⁹]"
+    assert ratio_interval(0.98183, 361.2) == "[0.9818, 361]"
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (0, "0.0 s"),
+        (0.04, "0.0 s"),
+        (49.007, "49.0 s"),
+        (119.9, "119.9 s"),
+        (119.97, "120.0 s"),
+        (120, "2 min 0 s"),
+        (179.99, "2 min 59 s"),
+        (3723, "62 min 3 s"),
+    ],
+)
+def test_durations_are_in_seconds_up_to_two_minutes(duration: float, expected: str) -> None:
+    assert seconds(duration) == expected
+
+
+def test_bytes_are_in_gibibytes() -> None:
+    assert gibibytes(538_060_288) == "0.50 GiB"
+    assert gibibytes(0) == "0.00 GiB"

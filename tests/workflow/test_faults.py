@@ -1,0 +1,192 @@
+"""What machines and people do to a run: no network, no space left, killed jobs, interrupts, damaged results."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from tests.workflow.conftest import Finished
+from tests.workflow.snakemake_runs import Study
+
+Found = TypeVar("Found")
+
+pytestmark = pytest.mark.timeout(300)
+
+PATIENCE_S = 60
+SCORES = "results/tiny/evaluation/fp/perplexity.parquet"
+TEXTS = "results/sources/corpora/evaluation-text.parquet"
+ON_A_SMALL_DISK = """
+    mount -t tmpfs -o size="$1" tmpfs "$2" || exit 99
+    folder="$2"; shift 2
+    "$@"; status=$?
+    find "$folder" -type f -printf "LEFT %p\\n"
+    exit $status
+"""
+
+
+def test_a_run_from_local_files_never_reaches_for_the_network(finished: Finished) -> None:
+    assert finished.outcome.status == 0
+    assert not [name for name in finished.study.place.environment if name.startswith("HF_")]
+    assert finished.connections == ""
+
+
+@pytest.mark.parametrize(
+    "call", ["socket.create_connection(('192.0.2.1', 80), 5)", "socket.getaddrinfo('example.org', 80)"]
+)
+def test_reaching_for_the_network_would_have_been_noted(study: Study, tmp_path: Path, call: str) -> None:
+    notes = tmp_path / "connections.txt"
+    environment = {**study.place.environment, "INFEROMETER_TEST_CONNECTIONS": str(notes)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import socket; {call}"], env=environment, capture_output=True, check=False
+    )
+    assert b"the test refuses a connection" in done.stderr
+    assert notes.read_text(encoding="utf-8")
+
+
+def no_mounts() -> str | None:
+    """Why this machine lets no test mount a disk of its own, or None if it does."""
+    if shutil.which("unshare") is None:
+        return "there is no command unshare"
+    done = subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() or "mounting fails" if done.returncode else None
+
+
+def test_a_full_disk_is_named_and_nothing_of_the_job_is_left(own_copy: Study) -> None:
+    if reason := no_mounts():
+        pytest.skip(reason)
+    folder = own_copy.results / "tiny" / "evaluation"
+    page = os.sysconf("SC_PAGE_SIZE")
+    pages = [-(-(folder / "fp" / name).stat().st_size // page) for name in ("run.parquet", "perplexity.parquet")]
+    room = (sum(pages) - 1) * page  # for the first table, and not for both
+    wrapper = ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", str(room), str(folder)]
+    outcome = own_copy.snakemake(targets=[SCORES], wrapper=wrapper)
+    assert outcome.status == 1, outcome.output
+    assert f"cannot write {SCORES}: " in outcome.sentence
+    assert "No space left on device; nothing was kept." in outcome.sentence
+    assert "Error in rule evaluate" in outcome.output
+    assert "Traceback" not in outcome.output
+    assert "LEFT" not in outcome.output
+
+
+@contextmanager
+def running(
+    study: Study, rule: str, target: str, output: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
+    """Snakemake and the job of a rule, as soon as the job's process runs; no process outlives the block."""
+    with study.start(output, targets=[target]) as snakemake:
+        try:
+            yield snakemake, wait_for(lambda: job_of(snakemake, rule))
+        finally:
+            for process in processes_below(snakemake):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            snakemake.kill()
+
+
+def processes_below(snakemake: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All children of a process and their children; none if it has ended."""
+    try:
+        return psutil.Process(snakemake.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def job_of(snakemake: subprocess.Popen[bytes], rule: str) -> psutil.Process | None:
+    """The Python process that runs the script of a rule."""
+    assert snakemake.poll() is None, "snakemake ended before its job was seen"
+    for process in processes_below(snakemake):
+        with suppress(psutil.Error):  # it has just ended
+            command = process.cmdline()
+            if command and "python" in Path(command[0]).name and command[-1].endswith(f".{rule}.py"):
+                return process
+    return None
+
+
+def wait_for(look: Callable[[], Found | None]) -> Found:
+    """What a look finds, as soon as it finds something."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def assert_nothing_half_written(study: Study, target: str) -> None:
+    """Neither the target nor any file of which only a part was written is there."""
+    assert not (study.folder / target).exists()
+    assert list(study.folder.rglob("*.partial")) == []
+
+
+def test_a_killed_job_is_named_and_the_next_call_makes_only_what_is_missing(own_copy: Study, tmp_path: Path) -> None:
+    whole = (own_copy.folder / SCORES).read_bytes()
+    shutil.rmtree((own_copy.folder / SCORES).parent)
+    log = own_copy.results / "logs" / "evaluate" / "tiny" / "fp.log"
+    log.unlink()
+    output = tmp_path / "output.txt"
+    with running(own_copy, "evaluate", SCORES, output) as (snakemake, job):
+        wait_for(lambda: log.exists() or None)  # imports are done, the work begins
+        job.kill()
+        status = snakemake.wait(PATIENCE_S)
+    said = output.read_text(encoding="utf-8")
+    assert status == 1, said
+    assert "Error in rule evaluate" in said
+    assert "SIGKILL" in said
+    assert "results/logs/evaluate/tiny/fp.log" in said
+    assert_nothing_half_written(own_copy, SCORES)
+    after = {"summarize_perplexity", "plot_perplexity", "summarize_runs", "report"}
+    assert own_copy.would_run() == {"evaluate tiny/fp"} | after
+    again = own_copy.snakemake(targets=[SCORES])
+    assert again.jobs == {"evaluate tiny/fp"}
+    assert (own_copy.folder / SCORES).read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_ends_its_jobs_and_the_next_call_goes_on(
+    own_copy: Study, tmp_path: Path, number: signal.Signals
+) -> None:
+    whole = (own_copy.folder / TEXTS).read_bytes()
+    (own_copy.folder / TEXTS).unlink()
+    with running(own_copy, "fetch_corpus", TEXTS, tmp_path / "output.txt") as (snakemake, job):
+        os.killpg(snakemake.pid, number)  # as a terminal or a scheduler does it
+        assert snakemake.wait(PATIENCE_S) != 0
+        wait_for(lambda: None if job.is_running() else True)
+    assert_nothing_half_written(own_copy, TEXTS)
+    again = own_copy.snakemake(targets=[TEXTS])
+    assert again.jobs == {"fetch_corpus evaluation-text"}
+    assert (own_copy.folder / TEXTS).read_bytes() == whole
+
+
+def test_snakemake_asked_to_stop_finishes_its_running_job_and_keeps_the_result(own_copy: Study, tmp_path: Path) -> None:
+    whole = (own_copy.folder / TEXTS).read_bytes()
+    (own_copy.folder / TEXTS).unlink()
+    with running(own_copy, "fetch_corpus", TEXTS, tmp_path / "output.txt") as (snakemake, _):
+        snakemake.send_signal(signal.SIGTERM)
+        assert snakemake.wait(PATIENCE_S) != 0
+    assert (own_copy.folder / TEXTS).read_bytes() == whole
+    assert own_copy.snakemake(targets=[TEXTS]).jobs == set()
+
+
+def test_a_damaged_table_is_named_and_made_again_once_it_is_deleted(own_copy: Study) -> None:
+    table = own_copy.folder / SCORES
+    table.write_bytes(table.read_bytes()[:-100])
+    summary = "results/summary/perplexity.parquet"
+    outcome = own_copy.snakemake(targets=[summary])
+    assert outcome.status == 1
+    assert f"cannot read the table {SCORES}: " in outcome.sentence
+    assert "delete it and run again." in outcome.sentence
+    assert "Traceback" not in outcome.output
+    assert_nothing_half_written(own_copy, summary)
+    table.unlink()
+    assert own_copy.would_run(summary) == {"evaluate tiny/fp", "summarize_perplexity"}
