@@ -132,7 +132,8 @@ def calibrate(model: PreTrainedModel, windows: Iterable[Tensor], layers: list[in
     """Stream windows of token ids [1, tokens] through the model and summarize every linear layer's input and weight.
 
     `layers` are the decoder layers that also get histograms and surfaces. Memory does not grow with the number of
-    windows. Raises InferometerError when a layer's input depends on routing (mixtures of experts).
+    windows. Raises InferometerError when a layer's input depends on routing (mixtures of experts), or when weights or
+    inputs are not finite.
     """
     detailed = detailed_layers(model, layers)
     recorder = InputRecorder(model, detailed)
@@ -156,6 +157,11 @@ def calibrate(model: PreTrainedModel, windows: Iterable[Tensor], layers: list[in
             )
         record = recorder.records[recorder.reader_of[name]]
         weight = weight_matrix(layer).float()
+        if not (weight.isfinite().all() and record.statistics[True].powers.sums.isfinite().all()):
+            raise InferometerError(
+                f"layer {name} has weights or inputs that are not numbers (NaN or infinite); its weights may be "
+                "damaged, or its dtype too narrow: set `dtype` of the model to float32 or bfloat16."
+            )
         activations |= {(name, first): statistics.frame() for first, statistics in record.statistics.items()}
         weights |= {(name, axis): _weight_frame(weight, axis) for axis in ("input", "output")}
         if name in detailed:

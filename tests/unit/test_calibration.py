@@ -501,3 +501,12 @@ def test_layers_are_chosen_by_name_or_number(wanted: list[str | int], layers: in
 def test_a_layer_that_the_model_lacks_is_refused_by_key(beyond: int) -> None:
     with pytest.raises(InferometerError, match=rf"`calibration\.layers` asks for layer {beyond}, .* has 3 layers"):
         chosen_layers(["first", beyond], 3)
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused_with_the_layer(damage: float) -> None:
+    model = tiny_model("llama")
+    model.get_submodule("model.layers.1.mlp.up_proj").get_parameter("weight")[0, 0] = damage
+    window = torch.arange(16)[None]
+    with pytest.raises(InferometerError, match=r"layers\.\d\.\S+ has weights or inputs that are not numbers"):
+        calibrate(model, [window], [0])

@@ -34,4 +34,3 @@ def test_constraints_hold_the_same_pins_and_those_of_all_that_comes_along() -> N
     direct = _pins([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
     assert direct.items() <= constraints.items()
     assert len(constraints) > len(direct)
-
