@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from datasets import Dataset, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
+from datasets import Dataset, config, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
 
 from inferometer.errors import InferometerError
 from inferometer.files import verify_sha256
 from inferometer.sources.hub import fetch_file
 from inferometer.sources.pypi import WheelFile, file_from_wheel
 from inferometer.sources.reasons import reason_of
+
+config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of every local file that is read
 
 BUILDERS = {"jsonl": "json", "parquet": "parquet"}
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets  # type: ignore[import-untyped]
 from snakemake.iocontainers import Snakemake
 
 from inferometer.jobs import job
@@ -11,8 +10,6 @@ from inferometer.sources.tables import CORPUS
 from inferometer.tables import write_table
 
 snakemake: Snakemake
-
-datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of every local file that it reads
 
 with job(snakemake.log[0]):
     texts = fetch_corpus(snakemake.wildcards.corpus, snakemake.params.entry)
