@@ -140,6 +140,27 @@ def _in_study_order(table: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFra
     return table.sort_values(["model", "scheme"], key=lambda column: column.map(places), ignore_index=True)
 
 
+def _range_of_decoder_layer(ranges: pd.DataFrame, model: str, decoder_layer: int) -> dict[str, float]:
+    """The range of all linear layers of a decoder layer together, first tokens counted."""
+    rows = ranges[(ranges["model"] == model) & (ranges["decoder_layer"] == decoder_layer) & ranges["first_token"]]
+    sides = [(what, end) for what in ("weight", "activation") for end in ("min", "max")]
+    return {f"{what}_{end}": float(rows[f"{what}_{end}"].agg(end)) for what, end in sides}
+
+
+def _compared_ranges(models: list[Model], ranges: pd.DataFrame, reported: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Ranges of one decoder layer with a label: those that the source study reports, then ours."""
+    theirs = [(f"{name} (reported)", values) for name, values in reported["ranges"]["models"].items()]
+    ours = [
+        (
+            f"{model.name}, layer {model.middle_layer} (measured)",
+            _range_of_decoder_layer(ranges, model.name, model.middle_layer),
+        )
+        for model in models
+        if not model.manifest.random_weights
+    ]
+    return theirs + ours
+
+
 def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
@@ -148,10 +169,13 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
     study, summary = config["study"], results / "summary"
     perplexity = _in_study_order(read_table(PERPLEXITY, summary / "perplexity.parquet"), study)
     ranges = read_table(RANGES, summary / "ranges.parquet")
+    models = [_model(name, config, results, ranges) for name in study["models"]]
+    printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     return {
         "version": version("inferometer"),
         "title": study["title"],
-        "models": [_model(name, config, results, ranges) for name in study["models"]],
+        "models": models,
+        "compared_ranges": _compared_ranges(models, ranges, printed),
         "measured": {(row.model, row.scheme): row for row in perplexity.itertuples()},
         "measured_models": list(dict.fromkeys(perplexity["model"])),
         "corpora": _corpora(config),
@@ -168,6 +192,6 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
             "logarithmic axis, and those close to float enlarged.",
             "Dot chart of perplexity ratios with intervals, by scheme.",
         ),
-        "reported": yaml.safe_load(reported.read_text(encoding="utf-8")),
+        "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }
