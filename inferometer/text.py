@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from inferometer.errors import InferometerError
 from inferometer.manifest import Manifest, check_window
 from inferometer.models import load_tokenizer, token_windows, tokenize
 from inferometer.sources.tables import CORPUS
@@ -13,15 +14,21 @@ from inferometer.tables import read_table
 
 
 def corpus_windows(
-    manifest: Manifest, checkpoint: Path, corpus: Path, settings: Mapping[str, Any], chapter: str
+    manifest: Manifest, checkpoint: Path, corpus: Path, settings: Mapping[str, Any], chapter: str, least: int = 1
 ) -> list[Tensor]:
     """Windows [1, window_tokens] of a corpus file, as the `settings` of a chapter ask for.
 
     Raises InferometerError, before any weights are read, when a window is longer than the model's context or the
-    corpus shorter than a window.
+    corpus shorter than `least` windows.
     """
     check_window(manifest, settings["window_tokens"], f"{chapter}.window_tokens")
     texts = read_table(CORPUS, corpus)["text"].tolist()
     tokens = tokenize(load_tokenizer(manifest, checkpoint), texts)
     what = f"corpus {settings['corpus']!r} (`{chapter}.corpus`)"
-    return list(token_windows(tokens, settings["window_tokens"], settings["max_windows"], what))
+    windows = list(token_windows(tokens, settings["window_tokens"], settings["max_windows"], what))
+    if len(windows) < least:
+        raise InferometerError(
+            f"{what} fills {len(windows)} window of {settings['window_tokens']} tokens, but an interval needs {least}; "
+            "use a longer text or a shorter window."
+        )
+    return windows

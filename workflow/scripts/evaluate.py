@@ -22,13 +22,16 @@ from inferometer.text import corpus_windows
 
 snakemake: Snakemake
 
+LEAST_WINDOWS = 2  # below that there is no interval
+
 with job(snakemake.log[0]) as stopwatch:
     settings, checkpoint = snakemake.params.settings, Path(snakemake.input.checkpoint)
     scheme = Scheme.of(snakemake.wildcards.scheme, snakemake.params.scheme)
     device = choose_device(snakemake.params.device)
     with stopwatch.phase("load"):
         manifest = Manifest.read(Path(snakemake.input.manifest))
-        windows = corpus_windows(manifest, checkpoint, Path(snakemake.input.corpus), settings, "evaluation")
+        corpus = Path(snakemake.input.corpus)
+        windows = corpus_windows(manifest, checkpoint, corpus, settings, "evaluation", LEAST_WINDOWS)
         model = load_model(manifest, checkpoint, device, snakemake.params.dtype)
         dtype = str(model.dtype).removeprefix("torch.")
     with stopwatch.phase("compute"), ExitStack() as changes:
