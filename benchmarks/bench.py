@@ -33,8 +33,8 @@ from inferometer.tables import read_table
 from inferometer.text import corpus_windows
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 5
-WINDOWS = 16
+ROUNDS = 3
+WINDOWS = 32
 
 
 def _plain_forward(model: PreTrainedModel, windows: list[Tensor]) -> None:

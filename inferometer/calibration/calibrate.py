@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,15 @@ class InputRecord:
             histogram.add(values if first_token else rest_values)
         if self.histograms and self.surface is None:
             self.surface = BlockMaxima.of(values[:SURFACE_ROWS], SURFACE_ROWS, SURFACE_CHANNELS)
+
+    def is_finite(self) -> bool:
+        """Whether every value seen was a finite number."""
+        return bool(self.statistics[True].powers.sums.isfinite().all())
+
+    @cached_property
+    def frames(self) -> dict[bool, pd.DataFrame]:
+        """The statistics as rows, made once for all layers that read the tensor."""
+        return {first_token: statistics.frame() for first_token, statistics in self.statistics.items()}
 
 
 class InputRecorder:
@@ -157,13 +168,14 @@ def calibrate(model: PreTrainedModel, windows: Iterable[Tensor], layers: list[in
             )
         record = recorder.records[recorder.reader_of[name]]
         weight = weight_matrix(layer).float()
-        if not (weight.isfinite().all() and record.statistics[True].powers.sums.isfinite().all()):
+        ranges = {(name, axis): _weight_frame(weight, axis) for axis in ("input", "output")}
+        if not (np.isfinite(ranges[name, "input"]).all(axis=None) and record.is_finite()):
             raise InferometerError(
                 f"layer {name} has weights or inputs that are not numbers (NaN or infinite); its weights may be "
                 "damaged, or its dtype too narrow: set `dtype` of the model to float32 or bfloat16."
             )
-        activations |= {(name, first): statistics.frame() for first, statistics in record.statistics.items()}
-        weights |= {(name, axis): _weight_frame(weight, axis) for axis in ("input", "output")}
+        activations |= {(name, first): frame for first, frame in record.frames.items()}
+        weights |= ranges
         if name in detailed:
             histogram = FloatHistogram()
             histogram.add(weight)
