@@ -1,4 +1,4 @@
-"""Snakemake's own linter finds nothing but what was weighed and left."""
+"""Snakemake's own linter finds nothing but what was weighed and left, and every overlay can be planned."""
 
 import subprocess
 import sys
@@ -21,3 +21,14 @@ def test_linter_has_no_further_complaints() -> None:
     assert "Lints for rule calibrate" in output, output
     complaints = {line.strip().removeprefix("* ") for line in output.splitlines() if line.strip().startswith("* ")}
     assert complaints == LEFT
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("overlay", ["full", "llama", "smollm"])
+def test_every_overlay_makes_a_plan(overlay: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(tmp_path), "--configfile", str(ROOT / "config" / f"{overlay}.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert "rule report:" in output
