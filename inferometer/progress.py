@@ -8,6 +8,6 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def progress(items: Iterable[Item], description: str) -> Iterator[Item]:
     """Iterate over `items` with a bar on standard error when that is a terminal, silently otherwise."""
-    yield from tqdm(items, desc=description, total=total, disable=None, leave=False, dynamic_ncols=True)
+    yield from tqdm(items, desc=description, disable=None, leave=False, dynamic_ncols=True)
