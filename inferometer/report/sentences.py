@@ -55,10 +55,11 @@ def ranges(table: pd.DataFrame, model: str, decoder_layer: int) -> str:
     """How far activations outreach weights in one decoder layer, with and without the first token."""
     rows = table[(table["model"] == model) & (table["decoder_layer"] == decoder_layer)]
     worst = {first: rows[rows["first_token"] == first].nlargest(1, "ratio").iloc[0] for first in (True, False)}
-    place = f"input of {worst[True].layer}, channel {worst[True].largest_channel}"
+    widest, rest = worst[True], worst[False]
     return (
-        f"In decoder layer {decoder_layer} the largest input is {number(worst[True].ratio, 2)} times the largest "
-        f"weight ({place}); without the first token of each window, {number(worst[False].ratio, 2)} times."
+        f"In decoder layer {decoder_layer} inputs outreach weights furthest at {widest.layer}, whose largest input "
+        f"(channel {widest.largest_channel}) is {number(widest.ratio, 2)} times its largest weight; without the first "
+        f"token of each window at {rest.layer}, {number(rest.ratio, 2)} times."
     )
 
 

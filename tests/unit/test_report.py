@@ -389,8 +389,9 @@ def test_every_model_gets_its_own_answers() -> None:
 
 def test_ranges_name_the_largest_input_of_the_layer_with_and_without_the_first_token() -> None:
     assert sentences.ranges(ranges(), MEASURED, 2) == (
-        "In decoder layer 2 the largest input is 60 times the largest weight (input of model.layers.2.mlp.up_proj, "
-        "channel 3); without the first token of each window, 6.0 times."
+        "In decoder layer 2 inputs outreach weights furthest at model.layers.2.mlp.up_proj, whose largest input "
+        "(channel 3) is 60 times its largest weight; without the first token of each window at "
+        "model.layers.2.mlp.up_proj, 6.0 times."
     )
 
 
