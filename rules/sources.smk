@@ -1,4 +1,10 @@
-# Models and corpora become verified local files. Only these rules use the network.
+# Models, corpora and question sets become verified local files. Only these rules use the network.
+
+QUESTION_SETS = config["evaluation"]["choices"]["question_sets"]
+
+
+wildcard_constraints:
+    question_set="|".join(map(re.escape, config["question_sets"])),
 
 
 rule fetch_model:
@@ -37,7 +43,24 @@ rule fetch_corpus:
         "../workflow/scripts/fetch_corpus.py"
 
 
+rule fetch_questions:
+    input:
+        local_files("question_sets"),
+    output:
+        "results/sources/questions/{question_set}.parquet",
+    log:
+        "results/logs/fetch_questions/{question_set}.log",
+    benchmark:
+        "results/benchmarks/fetch_questions/{question_set}.tsv"
+    params:
+        entry=what_to_fetch("question_sets"),
+        code=code("fetch_questions.py"),
+    script:
+        "../workflow/scripts/fetch_questions.py"
+
+
 rule sources:
     input:
         expand(rules.fetch_model.output, model=MODELS),
         expand(rules.fetch_corpus.output, corpus=CORPORA),
+        expand(rules.fetch_questions.output, question_set=QUESTION_SETS),

