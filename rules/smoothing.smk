@@ -10,6 +10,7 @@ rule smooth:
     output:
         scales="results/{model}/smoothing/{scheme}/scales.parquet",
         sites="results/{model}/smoothing/{scheme}/sites.parquet",
+        alphas="results/{model}/smoothing/{scheme}/alphas.parquet",
         run="results/{model}/smoothing/{scheme}/run.parquet",
     log:
         "results/logs/smooth/{model}/{scheme}.log",
@@ -20,9 +21,7 @@ rule smooth:
         mem_mb=4000,
         runtime=60,
     params:
-        alpha=lambda wildcards: config["schemes"][wildcards.scheme]["smoothing"][
-            "alpha"
-        ],
+        scheme=what_smoothing_uses,
         settings={
             key: config["calibration"][key] for key in ("corpus", "window_tokens")
         },
@@ -60,7 +59,33 @@ rule plot_smoothing:
         "../workflow/scripts/plot_smoothing.py"
 
 
+rule plot_alphas:
+    input:
+        "results/{model}/smoothing/{scheme}/alphas.parquet",
+    output:
+        report(
+            "results/{model}/smoothing/{scheme}/alphas.svg",
+            category="Smoothing",
+            subcategory="{model}",
+            labels={
+                "model": "{model}",
+                "figure": "Error against alpha for {scheme}",
+            },
+            caption="../report/captions/alphas.rst",
+        ),
+    log:
+        "results/logs/plot_alphas/{model}/{scheme}.log",
+    benchmark:
+        "results/benchmarks/plot_alphas/{model}/{scheme}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_alphas.py"),
+    script:
+        "../workflow/scripts/plot_alphas.py"
+
+
 rule smoothing:
     input:
         expand(rules.smooth.output, model=MEASURED, scheme=SMOOTHED),
         expand(rules.plot_smoothing.output, model=MEASURED, scheme=SMOOTHED),
+        expand(rules.plot_alphas.output, model=MEASURED, scheme=SEARCHED),

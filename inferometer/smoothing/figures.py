@@ -17,7 +17,8 @@ def plot_smoothing(
     Takes the ACTIVATIONS, WEIGHTS, SCALES and SITES tables of one model and scheme. Channels are in order of their
     activation before smoothing, so that the outliers stand at the right.
     """
-    folded = sites[sites["folded"]].assign(decoder_layer=lambda table: table["site"].map(decoder_layer_index))
+    norms = sites[sites["folded"] & sites["rows"].isna()]
+    folded = norms.assign(decoder_layer=lambda table: table["site"].map(decoder_layer_index))
     indices = sorted(folded["decoder_layer"].dropna().unique())
     chosen = folded[folded["decoder_layer"] == indices[(len(indices) - 1) // 2]]
     with style():
@@ -52,4 +53,31 @@ def plot_smoothing(
             row[0].set_ylabel("largest magnitude")
         for axes in grid[-1]:
             axes.set_xlabel("channels, in order of input magnitude before smoothing")
+    return figure
+
+
+def plot_alphas(alphas: pd.DataFrame) -> Figure:
+    """Output error against the strength of smoothing: median and quartiles over the sites of a kind, and the choices.
+
+    Takes an ALPHAS table of a searched scheme. Errors are relative to the power of the float outputs.
+    """
+    kinds = alphas["site"].str.split(".").str[-1]
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(2, 1))
+        for number, (kind, rows) in enumerate(alphas.groupby(kinds, sort=False)):
+            colour = COLOURS[number % len(COLOURS)]
+            low, middle, high = (rows.groupby("alpha")["error"].quantile(share) for share in (0.25, 0.5, 0.75))
+            left.plot(middle.index, middle, color=colour, label=f"{kind} ({rows['site'].nunique()} sites)")
+            left.fill_between(middle.index, low, high, color=colour, alpha=0.15, lw=0)
+        left.set_yscale("log")
+        left.set_title("Error of the layers' outputs")
+        left.set_xlabel("alpha")
+        left.set_ylabel("squared error over power")
+        left.legend(fontsize=7)
+        counts = alphas[alphas["chosen"]]["alpha"].value_counts().sort_index()
+        right.bar(counts.index, counts, width=0.07, color=MUTED)
+        right.set_xlim(-0.08, 1.08)
+        right.set_title("Strengths chosen")
+        right.set_xlabel("alpha")
+        right.set_ylabel("sites")
     return figure

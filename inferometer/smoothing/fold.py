@@ -1,15 +1,15 @@
-"""Smoothing factors, and folding them into a model for a while without a trace."""
+"""Smoothing factors, and folding them into a model."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from inferometer.folding import Change
 from inferometer.models import linear_layers, weight_matrix
-from inferometer.smoothing.sites import Site
+from inferometer.smoothing.producers import linear_changes, oriented
+from inferometer.smoothing.site import Site
 
 SMALLEST = 1e-5  # the reference's clamp, for weight ranges and for factors
 
@@ -25,47 +25,26 @@ def smoothing_factors(activation_absmax: Tensor, weights: list[Tensor], alpha: f
     return factors.clamp(min=SMALLEST)
 
 
-def site_factors(
-    model: PreTrainedModel, sites: list[Site], activation_absmax: Mapping[str, Tensor], alpha: float
-) -> dict[str, Tensor]:
-    """The factors [channels] of every site, by site name; `activation_absmax` is by linear layer name."""
-    layers = linear_layers(model)
-    return {
-        site.name: smoothing_factors(
-            activation_absmax[site.layers[0]].to(model.device),
-            [weight_matrix(layers[name]) for name in site.layers],
-            alpha,
-        )
-        for site in sites
-    }
+def activation_aware_factors(activation_size: Tensor, alpha: float) -> Tensor:
+    """s = size(X)^alpha for each input channel, centred on 1 (Lin et al. 2024, AWQ, eq. 5 and its reference code).
+
+    `activation_size` is the mean magnitude [channels]. Channels with large inputs get a finer share of the weight grid.
+    """
+    factors = activation_size.float().clamp(min=SMALLEST).pow(alpha)
+    return (factors / (factors.amax() * factors.amin()).sqrt()).clamp(min=SMALLEST)
 
 
-def _folded_parameters(
-    model: PreTrainedModel, sites: list[Site], factors: Mapping[str, Tensor]
-) -> Iterator[tuple[nn.Module, str, Tensor]]:
+def folding_changes(model: PreTrainedModel, sites: list[Site], factors: Mapping[str, Tensor]) -> Iterator[Change]:
+    """Every parameter that folding the `factors` [channels] of the sites, by site name, changes."""
     layers = linear_layers(model)
     for site in sites:
-        norm, factor = model.get_submodule(site.name), factors[site.name]
-        gain = norm.get_parameter("weight").float()
-        yield norm, "weight", (site.offset + gain) / factor - site.offset
+        factor = factors[site.name].to(model.device)
+        if site.offset is None:
+            yield from linear_changes(layers[site.name], [layers[name] for name in site.layers], site, factor)
+            continue
+        norm = model.get_submodule(site.name)
+        yield norm, "weight", (site.offset + norm.get_parameter("weight").float()) / factor - site.offset
         if getattr(norm, "bias", None) is not None:
             yield norm, "bias", norm.get_parameter("bias").float() / factor
         for name in site.layers:
-            layer = layers[name]
-            spread = factor[:, None] if isinstance(layer, Conv1D) else factor
-            yield layer, "weight", layer.weight.float() * spread
-
-
-@contextmanager
-def smoothed(model: PreTrainedModel, sites: list[Site], factors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Run the block with the factors folded into norms and layers; afterwards the very same tensors are back."""
-    own: list[tuple[nn.Module, str, nn.Parameter]] = []
-    try:
-        for module, name, value in _folded_parameters(model, sites, factors):
-            parameter = module.get_parameter(name)
-            own.append((module, name, parameter))
-            setattr(module, name, nn.Parameter(value.to(parameter.dtype), requires_grad=False))
-        yield
-    finally:
-        for module, name, parameter in reversed(own):  # of a tensor folded twice, the first is the model's own
-            setattr(module, name, parameter)
+            yield layers[name], "weight", oriented(layers[name], weight_matrix(layers[name]).float() * factor)

@@ -7,15 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.errors import InferometerError
-from inferometer.smoothing.fold import smoothed
-from inferometer.smoothing.sites import Site
-
-TOLERANCE = 1e-4
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Euclidean norm of the difference over the norm of what was expected."""
-    return float((actual - expected).float().norm() / expected.float().norm())
+from inferometer.folding import TOLERANCE, logit_error
+from inferometer.smoothing.fold import folding_changes
+from inferometer.smoothing.site import Site
 
 
 @torch.no_grad()
@@ -29,8 +23,7 @@ def prove_equivalence(
     before = model(tokens).logits
 
     def error_of(chosen: list[Site]) -> float:
-        with smoothed(model, chosen, factors):
-            return relative_error(model(tokens).logits, before)
+        return logit_error(model, folding_changes(model, chosen, factors), tokens, before)
 
     error = error_of(sites)
     if not error <= TOLERANCE:

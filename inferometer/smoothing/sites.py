@@ -8,7 +8,6 @@ refuse.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,29 +17,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from inferometer.models import linear_layers, quantizable_layers, weight_matrix
+from inferometer.smoothing.site import Refusal, Site
 
 PROBE_TOKENS = 8
 AFFINE_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Site:
-    """A norm that can be folded: `name` of its module, the `layers` that read it, the `offset` its gain is added to.
-
-    Most norms multiply by their weight w (offset 0); Gemma's multiply by 1 + w (offset 1).
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    offset: float
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A norm that can't be folded, and why."""
-
-    name: str
-    reason: str
 
 
 @torch.no_grad()
@@ -159,11 +139,11 @@ def _shared_weights(model: PreTrainedModel) -> set[int]:
     return {identity for identity, count in owners.items() if count > 1}
 
 
-def find_sites(model: PreTrainedModel) -> tuple[list[Site], list[Refusal]]:
-    """All sites of a model in the order of its modules, and every other norm with the reason why it is none.
+def find_sites(model: PreTrainedModel, *, with_head: bool = False) -> tuple[list[Site], list[Refusal]]:
+    """All norms of a model that are sites, in the order of its modules, and every other one with the reason why not.
 
     Only layers that schemes round are smoothed, so the norm before the output head is refused, as in the SmoothQuant
-    reference.
+    reference, unless the head is asked for: whoever does must give it a weight of its own.
     """
     norms = _norms(model)
     observer = _observe(model, norms)
@@ -171,11 +151,11 @@ def find_sites(model: PreTrainedModel) -> tuple[list[Site], list[Refusal]]:
 
     def refusal(name: str, norm: nn.Module, readers: tuple[str, ...], offset: float | None) -> str | None:
         others = sorted(set(observer.others.get(name, [])))
-        unrounded = [reader for reader in readers if reader not in roundable]
+        unrounded = [reader for reader in readers if reader not in roundable and not with_head]
         width = norm.get_parameter("weight").numel()
         narrow = [reader for reader in readers if weight_matrix(layers[reader]).shape[1] != width]
         elsewhere = [reader for reader in readers if observer.calls[reader] > observer.layers[name].count(reader)]
-        tied = [reader for reader in readers if id(layers[reader].weight) in shared]
+        tied = [reader for reader in readers if reader in roundable and id(layers[reader].weight) in shared]
         if name not in observer.others:
             return "it does not run in a forward pass"
         if others:

@@ -7,14 +7,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from inferometer.smoothing.sites import Site
+from inferometer.smoothing.site import Site
+from inferometer.tables import records
 
 
 def sites_of(table: pd.DataFrame) -> list[Site]:
-    """The sites that a SITES table says are folded."""
-    folded = table[table["folded"]]
-    columns = (folded[name].tolist() for name in ("site", "layers", "offset"))
-    return [Site(site, tuple(layers.split()), offset) for site, layers, offset in zip(*columns, strict=True)]
+    """The sites that a SITES table says are folded, in the order in which their chapter found them."""
+    return [
+        Site(
+            name=row["site"],
+            layers=tuple(row["layers"].split()),
+            offset=row["offset"],
+            rows=None if row["rows"] is None else (row["first_row"], row["rows"]),
+            head_dim=row["head_dim"],
+        )
+        for row in records(table[table["folded"]].sort_values("place"))
+    ]
 
 
 def factors_of(table: pd.DataFrame) -> dict[str, Tensor]:

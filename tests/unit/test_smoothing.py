@@ -17,14 +17,21 @@ from transformers.pytorch_utils import Conv1D
 
 from inferometer.calibration.calibrate import calibrate
 from inferometer.errors import InferometerError
-from inferometer.models import linear_layers, weight_matrix
-from inferometer.quantization import Grid
-from inferometer.schemes import Scheme, rounded
-from inferometer.smoothing.chapter import activation_absmax, smooth
-from inferometer.smoothing.fold import smoothed, smoothing_factors
-from inferometer.smoothing.proof import TOLERANCE, prove_equivalence, relative_error
-from inferometer.smoothing.sites import Refusal, Site, find_sites, gain_offset
+from inferometer.folding import TOLERANCE, folded, relative_error
+from inferometer.models import linear_layers, quantizable_layers, weight_matrix
+from inferometer.quantization.grids import IntegerGrid
+from inferometer.quantization.model import quantized
+from inferometer.schemes import Scheme
+from inferometer.smoothing import search as search_module
+from inferometer.smoothing.chapter import Smoothing, smooth
+from inferometer.smoothing.fold import activation_aware_factors, folding_changes, smoothing_factors
+from inferometer.smoothing.producers import find_producers, head_dim_of
+from inferometer.smoothing.proof import prove_equivalence
+from inferometer.smoothing.search import ALPHAS, chosen_alphas, output_error, sample_inputs, search
+from inferometer.smoothing.site import Refusal, Site
+from inferometer.smoothing.sites import find_sites, gain_offset
 from inferometer.smoothing.stored import factors_of, sites_of
+from inferometer.smoothing.tables import ALPHAS as ALPHAS_TABLE
 from inferometer.smoothing.tables import SCALES, SITES
 from inferometer.tables import read_table, write_table
 from tests.tiny import COMMON, CONFIGS, LLAMA_SHAPE, tiny_model
@@ -42,6 +49,11 @@ def _windows(count: int, *, seed: int = 0) -> list[Tensor]:
 
 
 PROOF_TOKENS = _windows(1, seed=9)[0]
+W8A8: Mapping[str, Any] = {
+    "weights": {"bits": 8, "granularity": "per_channel"},
+    "activations": {"bits": 8, "granularity": "per_token"},
+}
+W4: Mapping[str, Any] = {"weights": {"bits": 4, "granularity": "per_group", "group_size": 16, "symmetric": False}}
 
 GATED = ("mlp.gate_proj", "mlp.up_proj")
 SPLIT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -469,6 +481,13 @@ def _calibration(model: PreTrainedModel, windows: list[Tensor]) -> pd.DataFrame:
     return calibrate(model, windows, [0]).activations
 
 
+def _smoothed(
+    model: PreTrainedModel, windows: list[Tensor], scheme: Mapping[str, Any] = W8A8, **settings: Any
+) -> Smoothing:
+    """What the chapter makes of a model."""
+    return smooth(model, _calibration(model, windows), Scheme.of("any", scheme), {"alpha": 0.5, **settings}, windows)
+
+
 def _reference_factors(absmax: Array, weights: list[Array], alpha: float) -> Array:
     """The oracle: the reference's formula, in numpy and double precision."""
     largest = np.concatenate([np.abs(weight) for weight in weights], axis=0).max(axis=0).clip(min=1e-5)
@@ -480,8 +499,7 @@ def _reference_factors(absmax: Array, weights: list[Array], alpha: float) -> Arr
 @pytest.mark.parametrize("kind", ["llama", "gemma", "gpt2"])
 def test_factors_are_those_of_the_smoothquant_reference(kind: str, alpha: float) -> None:
     model, windows = tiny_model(kind), _windows(3)
-    scales, _ = smooth(model, _calibration(model, windows), alpha, PROOF_TOKENS)
-    found, absmax = factors_of(scales), _input_absmax(model, windows)
+    found, absmax = factors_of(_smoothed(model, windows, alpha=alpha).scales), _input_absmax(model, windows)
     stack, norms = REFERENCE[kind]
     assert len(found) == LAYERS * len(norms)
     for layer in range(LAYERS):
@@ -519,7 +537,7 @@ def test_gains_are_divided_and_input_channels_multiplied(kind: str) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     sites, _ = find_sites(model)
     factors = _extreme_factors(model, sites)
-    with smoothed(model, sites, factors):
+    with folded(folding_changes(model, sites, factors)):
         after = {name: value.clone() for name, value in model.state_dict().items()}
     for site in sites:
         factor, offset = factors[site.name], 1.0 if kind.startswith("gemma") else 0.0
@@ -546,7 +564,7 @@ def test_extreme_factors_leave_the_logits_of_every_architecture_what_they_were(k
     before = _logits(model)
     for seed in range(3):
         factors = _extreme_factors(model, sites, seed=seed)
-        with smoothed(model, sites, factors):
+        with folded(folding_changes(model, sites, factors)):
             after = _logits(model)
         error = float((after - before).double().norm() / before.double().norm())
         assert 0 < error <= 1e-4
@@ -571,15 +589,16 @@ def test_smoothing_leaves_no_trace_also_when_the_block_fails(kind: str) -> None:
         assert all(torch.equal(parameters[name], value) for name, value in values.items())
         assert torch.equal(_logits(model), before)
 
-    with smoothed(model, sites, _extreme_factors(model, sites)):
+    with folded(folding_changes(model, sites, _extreme_factors(model, sites))):
         assert model.get_parameter(f"{sites[0].name}.weight") is not parameters[f"{sites[0].name}.weight"]
     check()
-    with pytest.raises(RuntimeError, match="on purpose"), smoothed(model, sites, _extreme_factors(model, sites)):
+    changes = folding_changes(model, sites, _extreme_factors(model, sites))
+    with pytest.raises(RuntimeError, match="on purpose"), folded(changes):
         raise RuntimeError("on purpose")
     check()
     factors = _extreme_factors(model, sites)
     del factors[sites[-1].name]
-    with pytest.raises(KeyError), smoothed(model, sites, factors):
+    with pytest.raises(KeyError), folded(folding_changes(model, sites, factors)):
         pass
     check()
 
@@ -667,6 +686,376 @@ def test_factors_that_are_no_numbers_are_found(value: float) -> None:
         prove_equivalence(model, sites, factors, PROOF_TOKENS)
 
 
+# --- linear layers that outliers can move through ----------------------------------------------------------------
+
+
+def _with_biases(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model with random biases: those of a fresh one are all zero."""
+    generator = torch.Generator().manual_seed(3)
+    for layer in quantizable_layers(model).values():
+        if layer.bias is not None:
+            layer.bias.copy_(0.3 * torch.randn(layer.bias.shape, generator=generator))
+    return model
+
+
+def _other_layers(model: PreTrainedModel) -> list[str]:
+    """The layers that read no norm."""
+    read = {layer for site in find_sites(model)[0] for layer in site.layers}
+    return [name for name in quantizable_layers(model) if name not in read]
+
+
+GATED_PRODUCERS = {
+    "self_attn.v_proj": ("self_attn.o_proj", (0, 16), 8),
+    "mlp.up_proj": ("mlp.down_proj", (0, 48), None),
+}
+PRODUCERS: dict[str, dict[str, tuple[str, tuple[int, int], int | None]]] = {
+    "llama": GATED_PRODUCERS,
+    "qwen2": GATED_PRODUCERS,
+    "gemma": GATED_PRODUCERS,
+    "gemma2": GATED_PRODUCERS,
+    "gpt2": {"attn.c_attn": ("attn.c_proj", (64, 32), None)},
+    "opt": {
+        "self_attn.v_proj": ("self_attn.out_proj", (0, 32), None),
+        "fc1": ("fc2", (0, 48), None),
+    },
+    "gpt_neox": {},
+    "bloom": {},
+}
+
+
+@pytest.mark.parametrize("outliers", [True, False])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@torch.no_grad()
+def test_producers_are_the_layers_whose_outputs_reach_another_channel_by_channel(kind: str, outliers: bool) -> None:
+    model = _with_biases(tiny_model(kind, outliers=outliers))
+    stack, readers = REFERENCE[kind][0], _other_layers(model)
+    sites, refusals = find_producers(model, readers)
+    assert set(sites) == {
+        Site(f"{stack}.{layer}.{name}", (f"{stack}.{layer}.{reader}",), None, rows, head_dim)
+        for layer in range(LAYERS)
+        for name, (reader, rows, head_dim) in PRODUCERS[kind].items()
+    }
+    served = {site.layers[0] for site in sites}
+    assert _reasons(refusals) == dict.fromkeys(
+        [name for name in readers if name not in served],
+        "no linear layer before it scales its input channel by channel",
+    )
+    assert len(refusals) == {"gpt2": 1, "gpt_neox": 2, "bloom": 2}.get(kind, 0) * LAYERS, "GELU, and fused by head"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if PRODUCERS[kind]])
+@torch.no_grad()
+def test_extreme_factors_at_producers_leave_the_logits_what_they_were(kind: str) -> None:
+    model = _with_biases(tiny_model(kind))
+    before = _logits(model)
+    producers, _ = find_producers(model, _other_layers(model))
+    sites = [*find_sites(model)[0], *producers]
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        site.name: 10.0 ** (4 * torch.rand(site.rows[1] if site.rows else CHANNELS, generator=generator) - 2)
+        for site in sites
+    }
+    with folded(folding_changes(model, sites, factors)):
+        for site in producers:
+            weight = weight_matrix(linear_layers(model)[site.name])
+            assert not torch.equal(weight, weight_matrix(linear_layers(tiny_model(kind))[site.name]))
+        assert 0 < relative_error(_logits(model), before) <= TOLERANCE
+    assert prove_equivalence(model, sites, factors, PROOF_TOKENS) <= TOLERANCE
+    assert torch.equal(_logits(model), before)
+
+
+@torch.no_grad()
+def test_rows_of_a_producer_are_divided_and_columns_of_its_reader_multiplied_head_by_head() -> None:
+    model = _with_biases(tiny_model("qwen2"))
+    block = "model.layers.1.self_attn"
+    site = Site(f"{block}.v_proj", (f"{block}.o_proj",), None, (0, 16), 8)
+    factors = torch.linspace(0.5, 8, 16)
+    weight, bias, reader = (
+        model.get_parameter(name).clone()
+        for name in (f"{block}.v_proj.weight", f"{block}.v_proj.bias", f"{block}.o_proj.weight")
+    )
+    with folded(folding_changes(model, [site], {site.name: factors})):
+        torch.testing.assert_close(model.get_parameter(f"{block}.v_proj.weight"), weight / factors[:, None])
+        torch.testing.assert_close(model.get_parameter(f"{block}.v_proj.bias"), bias / factors)
+        heads = [factors[:8], factors[:8], factors[8:], factors[8:]]  # two query heads read each head of values
+        torch.testing.assert_close(model.get_parameter(f"{block}.o_proj.weight"), reader * torch.cat(heads))
+
+
+@torch.no_grad()
+def test_only_the_values_of_a_fused_projection_are_divided() -> None:
+    model = _with_biases(tiny_model("gpt2"))
+    name, reader = "transformer.h.2.attn.c_attn", "transformer.h.2.attn.c_proj"
+    site = Site(name, (reader,), None, (64, 32))
+    before = {key: model.get_parameter(key).clone() for key in (f"{name}.weight", f"{name}.bias", f"{reader}.weight")}
+    factors = torch.linspace(0.5, 8, 32)
+    with folded(folding_changes(model, [site], {name: factors})):
+        weight, bias = model.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.bias")
+        assert torch.equal(weight[:, :64], before[f"{name}.weight"][:, :64])
+        assert torch.equal(bias[:64], before[f"{name}.bias"][:64])
+        torch.testing.assert_close(weight[:, 64:], before[f"{name}.weight"][:, 64:] / factors)
+        torch.testing.assert_close(bias[64:], before[f"{name}.bias"][64:] / factors)
+        scaled = model.get_parameter(f"{reader}.weight")
+        torch.testing.assert_close(scaled, before[f"{reader}.weight"] * factors[:, None])
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [
+        ("llama", Site("model.layers.1.self_attn.k_proj", ("model.layers.1.self_attn.o_proj",), None, (0, 16), 8)),
+        ("llama", Site("model.layers.1.mlp.gate_proj", ("model.layers.1.mlp.down_proj",), None, (0, 48))),
+        ("llama", Site("model.layers.0.self_attn.v_proj", ("model.layers.1.self_attn.o_proj",), None, (0, 16), 8)),
+        ("llama", Site("model.layers.1.self_attn.v_proj", ("model.layers.1.self_attn.o_proj",), None, (0, 16), 4)),
+        ("gpt2", Site("transformer.h.1.attn.c_attn", ("transformer.h.1.attn.c_proj",), None, (32, 32))),
+        ("gpt2", Site("transformer.h.1.mlp.c_fc", ("transformer.h.1.mlp.c_proj",), None, (0, 128))),
+        (
+            "bloom",
+            Site(
+                "transformer.h.1.self_attention.query_key_value",
+                ("transformer.h.1.self_attention.dense",),
+                None,
+                (64, 32),
+            ),
+        ),
+    ],
+)
+@torch.no_grad()
+def test_a_layer_that_is_no_producer_is_found_and_named_where_it_is_folded_all_the_same(kind: str, site: Site) -> None:
+    model = tiny_model(kind)
+    sites = [*find_sites(model)[0], site]
+    assert site.rows is not None
+    factors = {own.name: torch.linspace(0.5, 2, CHANNELS) for own in sites}
+    factors[site.name] = torch.linspace(0.1, 10, site.rows[1]).flip(0)
+    with pytest.raises(InferometerError, match=rf"changes the float model at site {site.name}: relative logit error"):
+        prove_equivalence(model, sites, factors, PROOF_TOKENS)
+
+
+@torch.no_grad()
+def test_layers_that_never_run_have_no_producer() -> None:
+    model = tiny_model("llama")
+    for layer in range(LAYERS):
+        mlp = model.get_submodule(f"model.layers.{layer}.mlp")
+        mlp.spare = nn.Linear(CHANNELS, CHANNELS).requires_grad_(False)
+    sites, refusals = find_producers(model, _other_layers(model))
+    assert len(sites) == 2 * LAYERS
+    assert _reasons(refusals) == dict.fromkeys(
+        [f"model.layers.{layer}.mlp.spare" for layer in range(LAYERS)], "it does not run in a forward pass"
+    )
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_looking_for_producers_leaves_the_model_alone(kind: str) -> None:
+    model = tiny_model(kind)
+    before, parameters = _logits(model), dict(model.named_parameters())
+    readers = _other_layers(model)
+    assert find_producers(model, readers) == find_producers(model, readers)
+    assert all(model.get_parameter(name) is parameter for name, parameter in parameters.items())
+    assert torch.equal(_logits(model), before)
+
+
+def test_the_width_of_a_head_is_stated_or_the_share_of_each() -> None:
+    assert head_dim_of(tiny_model("gemma")) == 8
+    assert head_dim_of(_model("qwen3", **LLAMA_SHAPE, head_dim=16)) == 16
+    assert [head_dim_of(tiny_model(kind)) for kind in ("llama", "gpt2", "opt", "bloom")] == [8] * 4
+
+
+def test_channels_of_heads_are_spread_to_readers_and_pooled_back() -> None:
+    site = Site("v", ("o",), None, (0, 4), 2)
+    own = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert site.spread(own, 8).tolist() == [1, 2, 1, 2, 3, 4, 3, 4]
+    assert site.pooled(torch.tensor([1.0, 9.0, 5.0, 2.0, 0.0, 3.0, 7.0, 1.0])).tolist() == [5, 9, 7, 3]
+    assert torch.equal(site.pooled(site.spread(own, 12)), own)
+    weight = torch.tensor([[1.0, -9.0, 5.0, 2.0, 0.0, 3.0, 7.0, 1.0], [0.0, 0.0, -6.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    assert site.pooled_columns(weight).tolist() == [[6, 9, 7, 3]]
+    norm = Site("norm", ("q",), 0.0)
+    assert torch.equal(norm.spread(own, 4), own)
+    assert torch.equal(norm.pooled(own), own)
+
+
+# --- the strength that serves best -------------------------------------------------------------------------------
+
+
+def _rounded(values: Array, bits: int) -> Array:
+    """The oracle: absmax rounding of every row, in double precision."""
+    step = np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1e-5) / (2 ** (bits - 1) - 1)
+    result: Array = np.rint(values / step) * step
+    return result
+
+
+@pytest.mark.parametrize(("weight_bits", "input_bits"), [(8, 8), (4, 8), (4, None), (None, 4), (None, None)])
+def test_the_output_error_is_that_of_smoothed_and_rounded_products(
+    weight_bits: int | None, input_bits: int | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, factors = torch.randn(50, 24, generator=generator), torch.rand(24, generator=generator) + 0.2
+    weights = [torch.randn(outputs, 24, generator=generator) for outputs in (7, 16)]
+    entry: dict[str, Any] = {}
+    if weight_bits:
+        entry["weights"] = {"bits": weight_bits, "granularity": "per_channel"}
+    if input_bits:
+        entry["activations"] = {"bits": input_bits, "granularity": "per_token"}
+    found = output_error(weights, rows, factors, Scheme.of("any", entry))
+    error = power = 0.0
+    x, s = rows.double().numpy(), factors.double().numpy()
+    for weight in (own.double().numpy() for own in weights):
+        inputs = _rounded(x / s, input_bits) if input_bits else x / s
+        rounded = _rounded(weight * s, weight_bits) if weight_bits else weight * s
+        error += ((inputs @ rounded.T - x @ weight.T) ** 2).sum()
+        power += ((x @ weight.T) ** 2).sum()
+    assert found == pytest.approx(error / power, rel=1e-2 if entry else None, abs=1e-10)
+
+
+def test_outputs_that_are_all_zero_have_no_error() -> None:
+    zero, rows = torch.zeros(3, 8), torch.ones(2, 8)
+    assert output_error([zero], rows, torch.ones(8), Scheme.of("any", W8A8)) == 0
+    assert output_error([torch.ones(3, 8)], 0 * rows, torch.ones(8), Scheme.of("any", W8A8)) == 0
+
+
+ERRORS = pd.DataFrame(
+    {
+        "site": ["a"] * 3 + ["b"] * 3,
+        "alpha": [0.0, 0.5, 1.0] * 2,
+        "error": [0.9, 0.2, 0.1, 0.3, 0.2, 5.0],
+    }
+)
+
+
+def test_each_site_gets_its_best_strength_or_all_of_them_the_one_that_is_best_on_average() -> None:
+    assert chosen_alphas(ERRORS, "site") == {"a": 1.0, "b": 0.5}
+    assert chosen_alphas(ERRORS, "model") == {"a": 0.5, "b": 0.5}
+    shuffled = ERRORS.sample(frac=1, random_state=1)
+    assert chosen_alphas(shuffled, "site") == {"a": 1.0, "b": 0.5}
+    assert chosen_alphas(shuffled, "model") == {"a": 0.5, "b": 0.5}
+
+
+@torch.no_grad()
+def test_rows_are_taken_from_all_windows_with_their_first_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, windows = tiny_model("llama"), _windows(3)
+    sites, _ = find_sites(model)
+    whole: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    handles = [
+        linear_layers(model)[site.layers[-1]].register_forward_pre_hook(
+            lambda _, arguments, own=whole[site.name]: own.append(arguments[0][0].clone())
+        )
+        for site in sites
+    ]
+    every = sample_inputs(model, sites, windows)
+    monkeypatch.setattr(search_module, "ROWS_OF_WINDOW", 10)
+    some = sample_inputs(model, sites, windows)
+    for handle in handles:
+        handle.remove()
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    for name, parts in whole.items():
+        assert torch.equal(every[name], torch.cat(parts[:3]))
+        assert torch.equal(some[name], torch.cat([part[::4] for part in parts[3:]]))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings_"),
+    [
+        (W8A8, {}),
+        (W8A8, {"sites": "all"}),
+        (W4, {"method": "awq", "sites": "all"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_the_chosen_strength_is_the_best_of_all_candidates(
+    kind: str, scheme: Mapping[str, Any], settings_: dict[str, str]
+) -> None:
+    model, windows = tiny_model(kind), _windows(2)
+    per_site = _smoothed(model, windows, scheme, alpha="search_per_site", **settings_)
+    per_model = _smoothed(model, windows, scheme, alpha="search_per_model", **settings_)
+    sites = set(sites_of(per_site.sites))
+    assert (len(sites) > len(find_sites(model)[0])) == ("sites" in settings_)
+    for found in (per_site, per_model):
+        assert set(found.alphas["site"]) == {site.name for site in sites}
+        assert found.alphas.groupby("site")["alpha"].agg(tuple).map(lambda own: own == ALPHAS).all()
+        assert (found.alphas.groupby("site")["chosen"].sum() == 1).all()
+    pd.testing.assert_frame_equal(per_site.alphas.drop(columns="chosen"), per_model.alphas.drop(columns="chosen"))
+    best = per_site.alphas.groupby("site")["error"].min()
+    chosen = per_site.alphas[per_site.alphas["chosen"]].set_index("site")
+    assert (chosen["error"] == best[chosen.index]).all()
+    [strength] = per_model.alphas[per_model.alphas["chosen"]]["alpha"].unique()
+    means = per_model.alphas.groupby("alpha")["error"].mean()
+    assert means[strength] == means.min()
+    for site, alpha in chosen["alpha"].items():  # the factors are those of the strength that was chosen
+        fixed = _smoothed(model, windows, scheme, alpha=alpha, **settings_)
+        assert torch.equal(factors_of(per_site.scales)[str(site)], factors_of(fixed.scales)[str(site)])
+        break
+
+
+@torch.no_grad()
+def test_the_search_tries_what_the_scheme_computes() -> None:
+    model, windows = tiny_model("llama"), _windows(2)
+    sites, _ = find_producers(model, _other_layers(model))
+    inputs, scheme = sample_inputs(model, sites, windows), Scheme.of("any", W8A8)
+    generator = torch.Generator().manual_seed(0)
+    random = {site.name: torch.rand(site.rows[1], generator=generator) + 0.5 for site in sites if site.rows}
+    errors = search(model, sites, inputs, lambda site, alpha: random[site.name] ** alpha, scheme)
+    for name, alpha, error in zip(errors["site"], errors["alpha"].tolist(), errors["error"], strict=True):
+        [site] = [own for own in sites if own.name == name]
+        layer = model.get_submodule(site.layers[0])
+        rows, factor = inputs[site.name], site.spread(random[site.name] ** alpha, inputs[site.name].shape[1])
+        weight = IntegerGrid("per_channel").round_trip(weight_matrix(layer) * factor)  # type: ignore[arg-type]
+        found, expected = IntegerGrid("per_token").round_trip(rows / factor) @ weight.T, layer(rows)
+        assert error == pytest.approx(relative_error(found, expected) ** 2, rel=1e-3)
+
+
+# --- activation-aware factors ------------------------------------------------------------------------------------
+
+
+def test_activation_aware_factors_are_known_by_hand() -> None:
+    sizes = torch.tensor([4.0, 1.0, 16.0, 0.0])
+    assert activation_aware_factors(sizes[:3], 1.0).tolist() == pytest.approx([1.0, 0.25, 4.0])
+    assert activation_aware_factors(sizes[:3], 0.5).tolist() == pytest.approx([1.0, 0.5, 2.0])
+    assert activation_aware_factors(sizes, 0.0).tolist() == [1.0] * 4
+    assert bool((activation_aware_factors(sizes, 1.0) > 0).all()), "also where nothing was ever seen"
+    assert torch.allclose(activation_aware_factors(1000 * sizes[:3], 0.7), activation_aware_factors(sizes[:3], 0.7))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_activation_aware_factors_follow_the_root_mean_square_without_first_tokens(kind: str) -> None:
+    model, windows = tiny_model(kind), _windows(3)
+    seen: dict[str, list[Tensor]] = {}
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _, arguments, name=name: seen.setdefault(name, []).append(arguments[0][0, 1:].double())
+        )
+        for name, layer in linear_layers(model).items()
+    ]
+    for window in windows:
+        _logits(model, window)
+    for handle in handles:
+        handle.remove()
+    found = _smoothed(model, windows, W4, alpha=0.6, method="awq", sites="all")
+    factors = factors_of(found.scales)
+    for site in sites_of(found.sites):
+        size = torch.cat(seen[site.layers[0]]).square().mean(dim=0).sqrt()
+        if site.rows and site.rows[1] < size.numel():  # two query heads to a head of values
+            size = size.view(2, 2, 8).amax(dim=1).flatten()
+        expected = size**0.6
+        expected /= (expected.max() * expected.min()).sqrt()
+        torch.testing.assert_close(factors[site.name].double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@torch.no_grad()
+def test_activation_aware_scaling_brings_4_bit_weights_closer(seed: int) -> None:
+    model, windows = tiny_model("llama", seed=seed), _windows(4)
+    entry = {"weights": {"bits": 4, "granularity": "per_group", "group_size": 16, "symmetric": False}}
+    scheme, exact = Scheme.of("w4", entry), _logits(model)
+    found = _smoothed(model, windows, entry, alpha="search_per_site", method="awq", sites="all")
+    with quantized(model, scheme, [], {}):
+        plain = relative_error(_logits(model), exact)
+    with (
+        folded(folding_changes(model, sites_of(found.sites), factors_of(found.scales))),
+        quantized(model, scheme, [], {}),
+    ):
+        assert relative_error(_logits(model), exact) < 0.9 * plain
+
+
 # --- the chapter -------------------------------------------------------------------------------------------------
 
 
@@ -682,11 +1071,11 @@ def activations(llama: PreTrainedModel) -> pd.DataFrame:
 
 def _errors_at_8_bits(model: PreTrainedModel) -> tuple[float, float]:
     """What W8A8 does to the logits, without and with smoothing."""
-    scales, table = smooth(model, _calibration(model, _windows(4)), 0.5, PROOF_TOKENS)
-    scheme, exact = Scheme("w8a8", Grid(8, "per_channel"), Grid(8, "per_token")), _logits(model)
-    with rounded(model, scheme):
+    found, scheme, exact = _smoothed(model, _windows(4)), Scheme.of("w8a8", W8A8), _logits(model)
+    with quantized(model, scheme, [], {}):
         plain = relative_error(_logits(model), exact)
-    with smoothed(model, sites_of(table), factors_of(scales)), rounded(model, scheme):
+    changes = folding_changes(model, sites_of(found.sites), factors_of(found.scales))
+    with folded(changes), quantized(model, scheme, [], {}):
         return plain, relative_error(_logits(model), exact)
 
 
@@ -704,7 +1093,8 @@ def test_smoothing_undoes_what_planted_outliers_cost(kind: str, seed: int) -> No
 def test_tables_hold_all_norms_and_bring_back_sites_and_factors(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
     sites, refusals = find_sites(model)
-    scales, table = smooth(model, _calibration(model, _windows(2)), 0.5, PROOF_TOKENS)
+    smoothing = _smoothed(model, _windows(2))
+    scales, table = smoothing.scales, smoothing.sites
     write_table(SCALES, scales, tmp_path / "scales.parquet")
     write_table(SITES, table, tmp_path / "sites.parquet")
     read_scales, read_sites = (
@@ -718,58 +1108,101 @@ def test_tables_hold_all_norms_and_bring_back_sites_and_factors(kind: str, tmp_p
     assert found.keys() == expected.keys() == {site.name for site in sites}
     assert all(torch.equal(found[name], factors) and factors.shape == (CHANNELS,) for name, factors in expected.items())
     [error] = read_sites["logit_error"].unique()
-    assert error == pytest.approx(prove_equivalence(model, sites_of(read_sites), found, PROOF_TOKENS), rel=0.5)
+    assert error == pytest.approx(prove_equivalence(model, sites_of(read_sites), found, _windows(1)[0]), rel=0.5)
     shuffled = factors_of(scales.sample(frac=1, random_state=0))
     assert all(torch.equal(shuffled[name], factors) for name, factors in expected.items())
 
 
+@pytest.mark.parametrize("alpha", [0, 1, 0.5, "search_per_model"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "opt"])
+def test_tables_bring_back_linear_sites_too(kind: str, alpha: float | str, tmp_path: Path) -> None:
+    model, windows = tiny_model(kind), _windows(2)
+    found = _smoothed(model, windows, alpha=alpha, sites="all")
+    tables = ((SCALES, found.scales), (SITES, found.sites), (ALPHAS_TABLE, found.alphas))
+    for table, frame in tables:
+        write_table(table, frame.sample(frac=1, random_state=0), tmp_path / Path(table.path).name)
+    scales, sites, alphas = (read_table(table, tmp_path / Path(table.path).name) for table, _ in tables)
+    norms, refusals = find_sites(model)
+    producers, more = find_producers(model, _other_layers(model))
+    assert sites_of(sites) == [*norms, *producers], "in the order in which they are folded"
+    assert sites[~sites["folded"]].set_index("site")["reason"].to_dict() == _reasons(refusals + more)
+    factors = factors_of(scales)
+    for site in sites_of(sites):
+        assert factors[site.name].shape == (site.rows[1] if site.rows else CHANNELS,)
+        assert torch.equal(factors[site.name], factors_of(found.scales)[site.name])
+    assert prove_equivalence(model, sites_of(sites), factors, windows[0]) <= TOLERANCE
+    assert alphas["error"].isna().all() == (not isinstance(alpha, str))
+    assert alphas.groupby("site")["chosen"].sum().eq(1).all()
+
+
 def test_the_chapter_leaves_the_model_as_it_was(llama: PreTrainedModel, activations: pd.DataFrame) -> None:
     parameters, before = dict(llama.named_parameters()), _logits(llama)
-    smooth(llama, activations, 0.5, PROOF_TOKENS)
+    for settings_ in ({"alpha": 0.5}, {"alpha": "search_per_site", "sites": "all"}):
+        smooth(llama, activations, Scheme.of("any", W8A8), settings_, _windows(2))
     assert all(llama.get_parameter(name) is parameter for name, parameter in parameters.items())
     assert torch.equal(_logits(llama), before)
 
 
-def test_first_tokens_count_towards_the_factors(activations: pd.DataFrame) -> None:
-    layer = "model.layers.2.mlp.down_proj"
-    first = activations["first_token"] & (activations["layer"] == layer) & (activations["channel"] == 5)
-    doctored = activations.assign(absmax=activations["absmax"].where(~first, 1e6)).sample(frac=1, random_state=0)
-    before, after = activation_absmax(activations), activation_absmax(doctored)
-    assert after[layer][5] == 1e6
-    assert torch.equal(
-        torch.cat([before[layer][:5], before[layer][6:]]), torch.cat([after[layer][:5], after[layer][6:]])
+@pytest.mark.parametrize("method", ["smoothquant", "awq"])
+def test_first_tokens_count_towards_the_factors_of_smoothquant_alone(
+    llama: PreTrainedModel, activations: pd.DataFrame, method: str
+) -> None:
+    reader, site, channel = "model.layers.2.mlp.up_proj", "model.layers.2.post_attention_layernorm", 5
+    of_layers = activations["layer"].isin([reader, "model.layers.2.mlp.gate_proj"])
+    first = activations["first_token"] & of_layers & (activations["channel"] == channel)
+    doctored = activations.copy()
+    for column in ("absmax", "mean", "std"):
+        doctored[column] = doctored[column].where(~first, 1e6)
+    before, after = (
+        factors_of(smooth(llama, table, Scheme.of("any", W8A8), {"alpha": 1.0, "method": method}, _windows(1)).scales)
+        for table in (activations, doctored.sample(frac=1, random_state=0))
     )
-    assert all(torch.equal(before[name], absmax) for name, absmax in after.items() if name != layer)
+    changed = {(name, int(place)) for name in before for place in (before[name] != after[name]).nonzero()}
+    assert changed == ({(site, channel)} if method == "smoothquant" else set())
+    assert method == "awq" or after[site][channel] == 1e6
 
 
 @pytest.mark.parametrize(
-    "doctored",
+    ("doctored", "named"),
     [
-        pytest.param(lambda table: table[table["layer"] != "model.layers.0.mlp.up_proj"], id="a layer is missing"),
-        pytest.param(lambda table: table[table["channel"] < CHANNELS], id="layers are narrower"),
+        pytest.param(
+            lambda table: table[table["layer"] != "model.layers.0.mlp.up_proj"],
+            r"model\.layers\.0\.mlp\.up_proj they have a width of no such layer, the model of 32",
+            id="a layer is missing",
+        ),
+        pytest.param(
+            lambda table: table[table["channel"] < CHANNELS],
+            r"model\.layers\.0\.mlp\.down_proj they have a width of 32, the model of 48",
+            id="layers are narrower",
+        ),
         pytest.param(
             lambda table: table.assign(layer=table["layer"].str.replace("model.", "transformer.", regex=False)),
+            r"model\.layers\.0\.mlp\.down_proj they have a width of no such layer, the model of 48",
             id="layers have other names",
         ),
     ],
 )
 def test_calibration_of_another_model_is_refused(
-    llama: PreTrainedModel, activations: pd.DataFrame, doctored: Callable[[pd.DataFrame], pd.DataFrame]
+    llama: PreTrainedModel,
+    activations: pd.DataFrame,
+    doctored: Callable[[pd.DataFrame], pd.DataFrame],
+    named: str,
 ) -> None:
-    with pytest.raises(InferometerError, match="the calibration tables are of another model"):
-        smooth(llama, doctored(activations), 0.5, PROOF_TOKENS)
+    refusal = rf"the calibration tables are of another model: for layer {named}"
+    with pytest.raises(InferometerError, match=refusal):
+        smooth(llama, doctored(activations), Scheme.of("any", W8A8), {"alpha": 0.5}, _windows(1))
 
 
 def test_calibration_of_another_architecture_is_refused(activations: pd.DataFrame) -> None:
     for kind in ("gpt2", "opt"):
-        with pytest.raises(InferometerError, match="the calibration tables are of another model"):
-            smooth(tiny_model(kind), activations, 0.5, PROOF_TOKENS)
+        with pytest.raises(InferometerError, match="the calibration tables are of another model: for layer "):
+            smooth(tiny_model(kind), activations, Scheme.of("any", W8A8), {"alpha": 0.5}, _windows(1))
 
 
 def test_a_model_without_any_site_is_refused_with_the_reasons() -> None:
     model = _model("olmo2", **LLAMA_SHAPE)
-    with pytest.raises(InferometerError, match=r"no norm that smoothing can be folded into \(.*read by Tensor\.add"):
-        smooth(model, _calibration(model, _windows(1)), 0.5, PROOF_TOKENS)
+    with pytest.raises(InferometerError, match=r"nothing that smoothing can be folded into \(.*read by Tensor\.add"):
+        _smoothed(model, _windows(1))
 
 
 def test_conv1d_is_read_the_other_way_round() -> None:

@@ -1,0 +1,32 @@
+# A rotation of the residual stream and of what the other layers read, proved to leave the float model unchanged.
+
+
+rule rotate:
+    input:
+        manifest="results/{model}/sources/model.json",
+        checkpoint=ancient("results/{model}/sources/checkpoint"),
+        corpus=f"results/sources/corpora/{config['calibration']['corpus']}.parquet",
+    output:
+        paths="results/{model}/rotation/{seed}/paths.parquet",
+        run="results/{model}/rotation/{seed}/run.parquet",
+    log:
+        "results/logs/rotate/{model}/{seed}.log",
+    benchmark:
+        "results/benchmarks/rotate/{model}/{seed}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings={
+            key: config["calibration"][key] for key in ("corpus", "window_tokens")
+        },
+        device=config["device"],
+        code=code("rotate.py"),
+    script:
+        "../workflow/scripts/rotate.py"
+
+
+rule rotation:
+    input:
+        expand(rules.rotate.output, model=MEASURED, seed=SEEDS),

@@ -1,0 +1,42 @@
+"""Find what a rotation touches in a model, and prove that rotating it leaves the float model unchanged."""
+
+from pathlib import Path
+
+from snakemake.iocontainers import Snakemake
+
+from inferometer.device import choose_device
+from inferometer.jobs import job
+from inferometer.manifest import Manifest
+from inferometer.models import load_model, weights_bytes
+from inferometer.recording import write_run
+from inferometer.rotation.proof import prove_rotation
+from inferometer.rotation.stored import table_of
+from inferometer.rotation.tables import PATHS
+from inferometer.tables import write_table
+from inferometer.text import corpus_windows
+
+snakemake: Snakemake
+
+with job(snakemake.log[0]) as stopwatch:
+    checkpoint = Path(snakemake.input.checkpoint)
+    device = choose_device(snakemake.params.device)
+    with stopwatch.phase("load"):
+        manifest = Manifest.read(Path(snakemake.input.manifest))
+        settings = {**snakemake.params.settings, "max_windows": 1}
+        [proof_tokens] = corpus_windows(manifest, checkpoint, Path(snakemake.input.corpus), settings, "calibration")
+        model = load_model(manifest, checkpoint, device, "float32")
+    with stopwatch.phase("compute"):
+        device.reset_peak_memory()
+        paths, error = prove_rotation(model, int(snakemake.wildcards.seed), proof_tokens.to(model.device))
+    write_run(
+        Path(snakemake.output.run),
+        step=f"rotate (seed {snakemake.wildcards.seed})",
+        model=manifest.name,
+        scheme=None,
+        tokens=proof_tokens.numel(),
+        weights_bytes=weights_bytes(model),
+        dtype="float32",
+        stopwatch=stopwatch,
+        device=device,
+    )
+    write_table(PATHS, table_of(paths, error), Path(snakemake.output.paths))
