@@ -28,7 +28,9 @@ include: "rules/common.smk"
 include: "rules/sources.smk"
 include: "rules/calibration.smk"
 include: "rules/smoothing.smk"
+include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
+include: "rules/export.smk"
 include: "rules/report.smk"
 
 
@@ -40,6 +42,7 @@ rule all:
         rules.sources.input,
         rules.calibration.input,
         rules.smoothing.input,
+        rules.rotation.input,
         rules.evaluation.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -1,8 +1,9 @@
 """Reading and validating a study's configuration, before anything is downloaded or loaded."""
 
 import functools
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
 from inferometer.errors import InferometerError
+from inferometer.scheme_checks import BLOCK_FORMATS, faults
 
 Config = dict[str, Any]
 
@@ -65,12 +67,10 @@ def _sentence(error: ValidationError) -> str:
         case "required":
             missing = [key for key in expected if key not in value]
             return f"{prefix} lacks {', '.join(f'`{key}`' for key in missing)}."
-        case "dependentRequired":
-            return f"{prefix} has `smoothing`, which needs `weights` and `activations` beside it."
         case "enum":
             return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, expected))}."
-        case "minimum" | "maximum":
-            bound = "at least" if error.validator == "minimum" else "at most"
+        case "minimum" | "maximum" | "exclusiveMinimum":
+            bound = {"minimum": "at least", "maximum": "at most"}.get(str(error.validator), "more than")
             return f"{prefix} is {value!r}; it must be {bound} {expected}."
         case "anyOf":
             return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
@@ -89,6 +89,14 @@ def _check_names(config: Config) -> None:
         *(("study.schemes", "schemes", name) for name in config["study"]["schemes"]),
         ("calibration.corpus", "corpora", config["calibration"]["corpus"]),
         ("evaluation.corpus", "corpora", config["evaluation"]["corpus"]),
+        *(
+            ("evaluation.choices.question_sets", "question_sets", name)
+            for name in config["evaluation"]["choices"]["question_sets"]
+        ),
+        *(
+            ("evaluation.sensitivity.schemes", "schemes", name)
+            for name in config["evaluation"]["sensitivity"]["schemes"]
+        ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
     ]
     for key, section, name in uses:
@@ -115,8 +123,60 @@ def _check_names(config: Config) -> None:
         )
 
 
+def _check_schemes(config: Config) -> None:
+    """Parts of a scheme that make no sense together, and schemes whose single layers can't be measured."""
+    for name, entry in config["schemes"].items():
+        for key, reason in faults(entry):
+            raise ConfigError(f"configuration key `schemes.{name}.{key}` {reason}.")
+    for name in config["evaluation"]["sensitivity"]["schemes"]:
+        entry = config["schemes"][name]
+        calibrates = entry.get("weights", {}).get("rounding") == "gptq" or (
+            entry.get("activations", {}).get("range") == "static"
+        )
+        changes = [key for key in ("smoothing", "rotation") if key in entry]
+        if not entry or calibrates or changes or entry.get("engine", "simulated") != "simulated":
+            raise ConfigError(
+                f"configuration key `evaluation.sensitivity.schemes` names {name!r}, but single layers can be rounded "
+                "alone only in simulated schemes without smoothing, rotation, gptq and static ranges."
+            )
+
+
+def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
+    """Widths of linear layers' inputs that are known before anything is fetched: the model's name and the width."""
+    for name in config["study"]["models"]:
+        entry = config["models"][name]
+        fields: Mapping[str, Any] = entry.get("config", {})
+        if entry["source"] == "local" and (stated := folder / entry["path"] / "config.json").exists():
+            try:
+                fields = json.loads(stated.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ConfigError(
+                    f"configuration key `models.{name}.path`: {stated} is not JSON; get the whole model."
+                ) from error
+        for key in ("hidden_size", "intermediate_size", "n_embd", "ffn_dim", "n_inner"):
+            if isinstance(fields.get(key), int):
+                yield name, fields[key]
+
+
+def _check_group_sizes(config: Config, folder: Path) -> None:
+    for model, width in _widths(config, folder):
+        for scheme in config["study"]["schemes"]:
+            for part in ("weights", "activations"):
+                entry = config["schemes"][scheme].get(part, {})
+                if (size := entry.get("group_size")) is not None and width % size:
+                    raise ConfigError(
+                        f"configuration key `schemes.{scheme}.{part}.group_size` is {size}, which does not divide the "
+                        f"width {width} of {model}; choose a divisor."
+                    )
+                if (block := BLOCK_FORMATS.get(entry.get("format"))) is not None and width % block:
+                    raise ConfigError(
+                        f"configuration key `schemes.{scheme}.{part}.format` is {entry['format']}, whose blocks of "
+                        f"{block} do not divide the width {width} of {model}; choose another."
+                    )
+
+
 def _check_local_files(config: Config, folder: Path) -> None:
-    for section in ("models", "corpora"):
+    for section in ("models", "corpora", "question_sets"):
         for name, entry in config[section].items():
             if entry["source"] == "local" and not (folder / entry["path"]).exists():
                 raise ConfigError(
@@ -127,10 +187,12 @@ def _check_local_files(config: Config, folder: Path) -> None:
 def validate(config: Config, root: Path, folder: Path) -> None:
     """Raise ConfigError with one sentence that names the key, unless the study can be run.
 
-    `root` holds the project, `folder` is where relative paths of local models and corpora start.
+    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
     """
     error = best_match(_Validator(schema(root)).iter_errors(config))
     if error is not None:
         raise ConfigError(_sentence(error))
     _check_names(config)
+    _check_schemes(config)
     _check_local_files(config, folder)
+    _check_group_sizes(config, folder)

@@ -11,6 +11,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+PICKS_AT_ONCE = 2**22  # values drawn before they are averaged, so that large samples need little memory
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,13 @@ def bootstrap(sample: NDArray[np.float64], statistic: Statistic) -> Interval:
     if sample.ndim != 2 or sample.shape[0] < 2:
         raise ValueError(f"an interval needs a sample [units, columns] of two units or more, got shape {sample.shape}")
     generator = np.random.default_rng(SEED)
-    picks = generator.integers(0, sample.shape[0], size=(RESAMPLES, sample.shape[0]))
-    resampled = statistic(sample[picks].mean(axis=1))
+    at_once = max(1, PICKS_AT_ONCE // sample.size)
+    means = []
+    for start in range(0, RESAMPLES, at_once):
+        count = min(at_once, RESAMPLES - start)
+        picks = generator.integers(0, sample.shape[0], size=(count, sample.shape[0]))
+        means.append(sample[picks].mean(axis=1))
+    resampled = statistic(np.concatenate(means))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(statistic(sample.mean(axis=0))), float(low), float(high))

@@ -1,6 +1,7 @@
 """Writing a measuring job's row of the RUN table."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ def write_run(
     dtype: str,
     stopwatch: Stopwatch,
     device: Device,
+    forward_s: float = math.nan,
 ) -> None:
     """Write the RUN row of this job; the stopwatch must have seen the phases `load` and `compute`."""
     row = {
@@ -33,6 +35,7 @@ def write_run(
         "peak_memory_bytes": device.peak_memory_bytes(),
         "dtype": dtype,
         **{f"{phase}_s": round(stopwatch.seconds[phase], 3) for phase in ("startup", "load", "compute")},
+        "forward_s": forward_s,
         **dataclasses.asdict(describe_machine(device)),
     }
     write_table(RUN, pd.DataFrame([row]), path)

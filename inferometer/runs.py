@@ -16,6 +16,7 @@ RUN = Table(
         Column("startup_s", "float64", "seconds from process start to the first line of the script's work"),
         Column("load_s", "float64", "seconds to read tokenizer, text and weights"),
         Column("compute_s", "float64", "seconds of model arithmetic and statistics"),
+        Column("forward_s", "float64", "seconds of the forward passes over these tokens, where timed", nullable=True),
         Column("weights_bytes", "int64", "exact bytes of the float model's parameters and buffers"),
         Column(
             "peak_memory_bytes",

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -100,6 +100,12 @@ def read_table(table: Table, path: Path, columns: Sequence[str] | None = None) -
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a damaged text
         reason = str(error).splitlines()[0]
         raise InferometerError(f"cannot read the table {path}: {reason}; delete it and run again.") from error
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table that was read, as dictionaries, with None for null and whole numbers as such."""
+    rows = frame.convert_dtypes().astype(object).to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def write_csv(table: Table, source: Path, path: Path) -> None:

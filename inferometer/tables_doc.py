@@ -7,6 +7,7 @@ nor Snakemake is loaded, and a new table is found without being listed anywhere.
 """
 
 import ast
+import builtins
 import re
 import sys
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from pathlib import Path
 from inferometer.tables import Column, Table
 
 ROOT = Path(__file__).parents[1]
-GATHERED = {"summary/runs.parquet": "RUN"}  # files that hold the rows of many others, in the same columns
+ELSEWHERE = {  # files of a table that lie elsewhere than the others
+    "summary/runs.parquet": "RUN",
+    "<model>/evaluation/<scheme>/sensitivity-run.parquet": "RUN",
+}
 
 HEAD = """\
 # Tables of results
@@ -24,9 +28,9 @@ HEAD = """\
 
 Everything that is measured lies in Parquet files under `results/`, where all paths below start. Each file is
 of one of these tables, which is checked when it is written and again when it is read. Rows are sorted by the
-key, which identifies a row. A column holds no nulls unless it says so. `<model>`, `<scheme>` and `<corpus>`
-stand for names in the configuration. Values have no unit unless one is stated: in the name (`_s` for seconds,
-`_bytes`, `_gib`) or in the meaning.
+key, which identifies a row. A column holds no nulls unless it says so. `<model>`, `<scheme>`, `<corpus>` and
+`<question_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no unit unless
+one is stated: in the name (`_s` for seconds, `_bytes`, `_gib`) or in the meaning.
 
 All tables but RUN are byte-stable: the same inputs and code write the same bytes on the same kind of machine.
 How the values are computed is said in [methods.md](methods.md).
@@ -53,12 +57,19 @@ def chapters(root: Path) -> list[str]:
     return re.findall(r'^include: "rules/(\w+)\.smk"$', snakefile, flags=re.MULTILINE)
 
 
+def _names_used(statement: ast.stmt) -> set[str]:
+    """Names that a statement takes from elsewhere: neither built in nor its own arguments."""
+    own = {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
+    loaded = (node for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    return {node.id for node in loaded} - own - set(dir(builtins))
+
+
 def _tables_in(path: Path) -> dict[str, Table]:
-    """What a module declares by assignments of `Column` and `Table` alone; nothing is imported."""
+    """What a module declares by `Column`, `Table` and functions of these alone; nothing is imported."""
     names: dict[str, object] = {"Column": Column, "Table": Table}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign):
-            used = {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
+        if isinstance(statement, ast.Assign | ast.FunctionDef):
+            used = _names_used(statement)
             if used and used <= names.keys():
                 exec(compile(ast.Module([statement], []), str(path), "exec"), names)
     return {name: value for name, value in names.items() if isinstance(value, Table)}
@@ -80,7 +91,7 @@ def rule_outputs(root: Path) -> dict[str, list[str]]:
     outputs: dict[str, list[str]] = {}
     for chapter in chapters(root):
         text = (root / f"rules/{chapter}.smk").read_text(encoding="utf-8")
-        _, *parts = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)
+        _, *parts = re.split(r"^(?:rule |use rule \w+ as )(\w+)(?: with)?:$", text, flags=re.MULTILINE)
         for rule, body in zip(parts[::2], parts[1::2], strict=True):
             section = re.search(r"^    output:\n((?: {8}.*\n|\n)*)", body, flags=re.MULTILINE)
             files = re.findall(r'"results/([^"]+)"', section.group(1) if section else "")
@@ -104,7 +115,7 @@ def files_of_tables(root: Path, declarations: list[Declaration]) -> dict[Declara
     found: dict[Declaration, list[tuple[str, str]]] = {declaration: [] for declaration in declarations}
     for rule, files in rule_outputs(root).items():
         for file in (file for file in files if file.endswith(".parquet")):
-            owners = [d for d in declarations if d.name == GATHERED.get(file) or _matches(d.table.path, file)]
+            owners = [d for d in declarations if d.name == ELSEWHERE.get(file) or _matches(d.table.path, file)]
             if len(owners) != 1:
                 names = [owner.name for owner in owners]
                 raise ValueError(f"rule {rule} writes {file}, which must be of one table, not of {names}")

@@ -21,7 +21,11 @@ rule calibrate:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=config["calibration"],
+        settings={
+            key: value
+            for key, value in config["calibration"].items()
+            if key != "rounding_windows"
+        },
         dtype=model_setting("dtype", "auto"),
         device=config["device"],
         code=code("calibrate.py"),

@@ -11,12 +11,23 @@ CORPORA = sorted(
     {config[chapter]["corpus"] for chapter in ("calibration", "evaluation")}
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
+SEARCHED = [
+    scheme
+    for scheme in SMOOTHED
+    if isinstance(config["schemes"][scheme]["smoothing"]["alpha"], str)
+]
+ROTATED = [scheme for scheme in SCHEMES if "rotation" in config["schemes"][scheme]]
+SEEDS = sorted({config["schemes"][scheme]["rotation"]["seed"] for scheme in ROTATED})
+REFERENCE = config["evaluation"]["reference"]
+ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
+SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
 
 
 wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
     corpus="|".join(map(re.escape, config["corpora"])),
     scheme="|".join(map(re.escape, config["schemes"])),
+    seed=r"\d+",
 
 
 def code(script, *data):
@@ -76,20 +87,67 @@ def local_files(section):
     return files
 
 
-def smoothing_tables(wildcards):
-    """A scheme that smooths needs its factors and sites; the others need nothing."""
-    if wildcards.scheme not in SMOOTHED:
-        return {}
-    folder = f"results/{wildcards.model}/smoothing/{wildcards.scheme}"
-    return {"scales": f"{folder}/scales.parquet", "sites": f"{folder}/sites.parquet"}
+def how_it_rounds(wildcards):
+    """A scheme without its smoothing, which reaches those who round as tables."""
+    entry = config["schemes"][wildcards.scheme]
+    return {key: value for key, value in entry.items() if key != "smoothing"}
 
 
-def without_smoothing(scheme):
-    """The study's scheme with the same grids and no smoothing, if it has one."""
-    entry = config["schemes"][scheme]
-    same = {key: value for key, value in entry.items() if key != "smoothing"}
-    return next((name for name in SCHEMES if config["schemes"][name] == same), None)
+def calibrates(entry):
+    """Whether rounding by a scheme's entry needs to see calibration text."""
+    compensates = entry.get("weights", {}).get("rounding") == "gptq"
+    return compensates or entry.get("activations", {}).get("range") == "static"
+
+
+def what_smoothing_uses(wildcards):
+    """A scheme's smoothing; a search for its strength also uses how the scheme rounds."""
+    entry = config["schemes"][wildcards.scheme]
+    keys = {"smoothing"}
+    if isinstance(entry["smoothing"]["alpha"], str):
+        keys |= {"weights", "activations"}
+    return {key: value for key, value in entry.items() if key in keys}
+
+
+def scheme_tables(wildcards):
+    """What a scheme needs beside the model and the texts: smoothing, a rotation, or calibration text."""
+    entry, tables = config["schemes"][wildcards.scheme], {}
+    if "smoothing" in entry:
+        folder = f"results/{wildcards.model}/smoothing/{wildcards.scheme}"
+        tables |= {name: f"{folder}/{name}.parquet" for name in ("scales", "sites")}
+    if "rotation" in entry:
+        seed = entry["rotation"]["seed"]
+        tables["paths"] = f"results/{wildcards.model}/rotation/{seed}/paths.parquet"
+    if calibrates(entry):
+        corpus = config["calibration"]["corpus"]
+        tables["calibration_corpus"] = f"results/sources/corpora/{corpus}.parquet"
+    return tables
+
+
+def rounding_settings(wildcards):
+    """The calibration text of a scheme whose rounding needs one; nothing for the others."""
+    if not calibrates(config["schemes"][wildcards.scheme]):
+        return None
+    settings = config["calibration"]
+    return {
+        "corpus": settings["corpus"],
+        "window_tokens": settings["window_tokens"],
+        "max_windows": settings["rounding_windows"],
+    }
+
+
+def plain(scheme):
+    """The study's scheme with the same grids, not smoothed or rotated and simply rounded, if it has one."""
+    entry = dict(config["schemes"][scheme])
+    changed = [
+        key for key in ("smoothing", "rotation", "engine") if entry.pop(key, None)
+    ]
+    same = (name for name in SCHEMES if config["schemes"][name] == entry)
+    return next(same, None) if changed else None
 
 
 CELLS = [(model, scheme) for model in MEASURED for scheme in SCHEMES]
-BASES = {scheme: base for scheme in SMOOTHED if (base := without_smoothing(scheme))}
+BASES = {
+    scheme: base
+    for scheme in SCHEMES
+    if (base := plain(scheme)) and scheme in SMOOTHED + ROTATED
+}

@@ -8,10 +8,21 @@ FIGURES = [
         model=MEASURED,
         tensor=["activation", "weight"],
     ),
+    "results/summary/pareto.svg",
     *expand(
         "results/{model}/smoothing/{scheme}/channels.svg",
         model=MEASURED,
         scheme=SMOOTHED,
+    ),
+    *expand(
+        "results/{model}/smoothing/{scheme}/alphas.svg",
+        model=MEASURED,
+        scheme=SEARCHED,
+    ),
+    *expand(
+        "results/{model}/evaluation/{scheme}/sensitivity.svg",
+        model=MEASURED,
+        scheme=SENSITIVE,
     ),
 ]
 
@@ -25,9 +36,17 @@ rule summarize_runs:
             scheme=SMOOTHED,
         ),
         expand(
+            "results/{model}/rotation/{seed}/run.parquet", model=MEASURED, seed=SEEDS
+        ),
+        expand(
             "results/{model}/evaluation/{scheme}/run.parquet",
             model=MEASURED,
             scheme=SCHEMES,
+        ),
+        expand(
+            "results/{model}/evaluation/{scheme}/sensitivity-run.parquet",
+            model=MEASURED,
+            scheme=SENSITIVE,
         ),
     output:
         "results/summary/runs.parquet",
@@ -49,8 +68,19 @@ rule report:
             model=MEASURED,
             scheme=SMOOTHED,
         ),
-        "results/summary/perplexity.parquet",
-        "results/summary/smoothing_gains.parquet",
+        expand(
+            "results/{model}/smoothing/{scheme}/alphas.parquet",
+            model=MEASURED,
+            scheme=SEARCHED,
+        ),
+        expand(
+            "results/{model}/rotation/{seed}/paths.parquet",
+            model=MEASURED,
+            seed=SEEDS,
+        ),
+        "results/summary/schemes.parquet",
+        "results/summary/accuracy.parquet",
+        "results/summary/gains.parquet",
         "results/summary/ranges.parquet",
         "results/summary/runs.parquet",
         FIGURES,

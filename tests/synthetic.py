@@ -9,28 +9,50 @@ import numpy as np
 import pandas as pd
 
 from inferometer.calibration.tables import RANGES
+from inferometer.evaluation.choices_summary import summarize_accuracy
+from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
 from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
-from inferometer.evaluation.tables import GAINS, PERPLEXITY
+from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.manifest import Manifest
 from inferometer.plotting import save
+from inferometer.rotation.tables import PATHS
 from inferometer.runs import RUN
-from inferometer.smoothing.tables import SITES
+from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
 
 LAYERS = 4
 WINDOWS = 12
-COSTS = {"fp": 0.0, "w8a8": 0.03, "w8a8-smooth": 0.012, "w4a4": 6.0, "w4a4-smooth": 5.0}
+ITEMS = 30
+COSTS = {
+    "fp": 0.0,
+    "w8a8": 0.03,
+    "w8a8-integer": 0.03,
+    "w8a8-smooth": 0.012,
+    "w8a8-search": 0.011,
+    "int8-bnb": 0.02,
+    "w4a4": 6.0,
+    "w4a4-smooth": 5.0,
+    "w4a4-rotated": 0.4,
+}
+SKIPPED = {"nf4-bnb": "the library bitsandbytes can't be loaded here"}
+EVERY = (*COSTS, *SKIPPED)
+BASES = {
+    "w8a8-smooth": "w8a8",
+    "w8a8-search": "w8a8",
+    "w4a4-smooth": "w4a4",
+    "w4a4-rotated": "w4a4",
+}
+SEARCHED, ROTATED, INTEGER = "w8a8-search", "w4a4-rotated", "w8a8-integer"
+SEED = 5
 MEASURED, SHAPES = "tiny-llama", "shapes-only"
+QUESTION_SETS = ("riddles", "school")
+MACHINE = {"device": "cpu", "dtype": "float32"}
 
 Config = dict[str, Any]
 
 
-def study(schemes: Sequence[str] = tuple(COSTS), title: str = "A study of nothing", **texts: Any) -> Config:
-    """The configuration of a study with a measured model and one with random weights.
-
-    `texts` are added to the entry of the measured model: attribution, licence, caveat.
-    """
-    grids = {
+def _schemes() -> Config:
+    grids: Config = {
         f"w{bits}a{bits}": {
             "weights": {"bits": bits, "granularity": "per_channel"},
             "activations": {"bits": bits, "granularity": "per_token"},
@@ -39,26 +61,37 @@ def study(schemes: Sequence[str] = tuple(COSTS), title: str = "A study of nothin
     }
     smooth = {f"{name}-smooth": {**grid, "smoothing": {"alpha": 0.5}} for name, grid in grids.items()}
     return {
+        "fp": {},
+        **grids,
+        **smooth,
+        INTEGER: {**grids["w8a8"], "engine": "integer"},
+        SEARCHED: {**grids["w8a8"], "smoothing": {"alpha": "search_per_site", "sites": "all"}},
+        ROTATED: {**grids["w4a4"], "rotation": {"seed": SEED}},
+        "int8-bnb": {"weights": {"format": "llm_int8"}, "engine": "bitsandbytes"},
+        "nf4-bnb": {"weights": {"format": "nf4"}, "engine": "bitsandbytes"},
+    }
+
+
+def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **texts: Any) -> Config:
+    """The configuration of a study with a measured model and one with random weights.
+
+    `texts` are added to the entry of the measured model: attribution, licence, caveat.
+    """
+    file = {"source": "hub", "id": "someone/prose", "revision": "1" * 40, "file_sha256": "2" * 64}
+    return {
         "models": {
             MEASURED: {"source": "hub", "id": "someone/tiny-llama", "revision": "0" * 40, **texts},
             SHAPES: {"source": "architecture", "config": {"model_type": "llama"}, "seed": 0},
         },
-        "corpora": {
-            "prose": {
-                "source": "hub",
-                "id": "someone/prose",
-                "revision": "1" * 40,
-                "file": "prose.txt",
-                "file_sha256": "2" * 64,
-                "format": "txt",
-            }
-        },
-        "schemes": {"fp": {}, **grids, **smooth},
+        "corpora": {"prose": {**file, "file": "prose.txt", "format": "txt"}},
+        "question_sets": {name: {**file, "file": f"{name}.jsonl", "format": "hellaswag"} for name in QUESTION_SETS},
+        "schemes": _schemes(),
         "study": {"title": title, "models": [MEASURED, SHAPES], "schemes": list(schemes)},
         "calibration": {
             "corpus": "prose",
             "window_tokens": 512,
             "max_windows": 8,
+            "rounding_windows": 4,
             "layers": ["first", "middle", "last"],
         },
         "evaluation": {
@@ -66,6 +99,8 @@ def study(schemes: Sequence[str] = tuple(COSTS), title: str = "A study of nothin
             "protocol": "smoothquant",
             "window_tokens": 512,
             "max_windows": WINDOWS,
+            "choices": {"question_sets": list(QUESTION_SETS), "max_items": ITEMS},
+            "sensitivity": {"schemes": [name for name in ("w4a4",) if name in schemes], "window_tokens": 64},
             "reference": "fp",
         },
         "figures": {"dpi": 60},
@@ -90,16 +125,74 @@ def _manifest(name: str, *, random_weights: bool) -> Manifest:
     )
 
 
-def scores(schemes: list[str]) -> dict[tuple[str, str], pd.DataFrame]:
-    """WINDOWS tables of the measured model: text that is hard is hard under all schemes."""
-    generator = np.random.default_rng(0)
-    difficulty = generator.normal(3.2, 0.3, WINDOWS)
+def scores(schemes: Sequence[str]) -> dict[tuple[str, str], pd.DataFrame]:
+    """WINDOWS tables of the measured model: text that is hard is hard under all schemes. Skipped ones have no rows."""
+    difficulty = np.random.default_rng(0).normal(3.2, 0.3, WINDOWS)
     tables = {}
     for scheme in schemes:
-        nll = difficulty + COSTS[scheme] * generator.normal(1, 0.1, WINDOWS)
-        table = pd.DataFrame({"window": range(WINDOWS), "tokens": 511, "nll": nll})
-        tables[MEASURED, scheme] = table.assign(corpus="prose", protocol="smoothquant", device="cpu", dtype="float32")
+        noise = np.random.default_rng(1).normal(1, 0.1, WINDOWS)
+        table = pd.DataFrame(
+            {"window": range(WINDOWS), "tokens": 511, "nll": difficulty + COSTS.get(scheme, 0) * noise}
+        ).assign(corpus="prose", protocol="smoothquant", **MACHINE)
+        tables[MEASURED, scheme] = table.head(0) if scheme in SKIPPED else table
     return tables
+
+
+def _fidelity(cost: float) -> pd.DataFrame:
+    """A FIDELITY table of a few tokens a window."""
+    places = [(window, position) for window in range(WINDOWS) for position in range(1, 5)]
+    table = pd.DataFrame(places, columns=["window", "position"])
+    divergence = cost * (1 + 0.1 * table["window"] + 0.01 * table["position"])
+    return table.assign(nll=3.2 + cost, kl_divergence=divergence, same_top_token=table["position"] > 4 * min(cost, 0.9))
+
+
+def _choices(cost: float) -> pd.DataFrame:
+    """A CHOICES table: the dearer a scheme, the more questions it gets wrong."""
+    places = [(name, item, ending) for name in QUESTION_SETS for item in range(ITEMS) for ending in range(3)]
+    table = pd.DataFrame(places, columns=["question_set", "item", "ending"])
+    correct = table["ending"] == table["item"] % 3
+    known = table["item"] < ITEMS * (0.7 - 0.05 * min(cost, 6.0))
+    score = np.where(correct == known, -10.0, -12.0)
+    return table.assign(log_likelihood=score, tokens=4, characters=20, is_correct=correct, **MACHINE)
+
+
+def _layers(cost: float) -> pd.DataFrame:
+    """A LAYERS table; the float model has no rounded layer."""
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(LAYERS)] if cost else []
+    noise = {"weight_sqnr_db": 40 - 3 * cost, "output_sqnr_db": 35 - 4 * cost}
+    return pd.DataFrame({"layer": names}).assign(**noise, stored_bytes=1000, float_bytes=4000, kernel=None)
+
+
+def _storage(scheme: str) -> pd.DataFrame:
+    """A STORAGE table; fewer bits take fewer bytes."""
+    engine = {"fp": "float", INTEGER: "integer", **dict.fromkeys(("int8-bnb", "nf4-bnb"), "bitsandbytes")}
+    rounded = {"fp": 0, "w4": 500_000}.get(scheme[:2], 1_000_000)
+    row = {
+        "engine": engine.get(scheme, "simulated"),
+        "kernels": "int8 product" if scheme == INTEGER else None,
+        "rounded_layers": LAYERS if rounded else 0,
+        "rounded_weights": 1_000_000 if rounded else 0,
+        "rounded_bytes": rounded,
+        "float_bytes": 1_000_000 if rounded else 5_000_000,
+        "weights_bytes": rounded + 1_000_000 if rounded else 5_000_000,
+        "outlier_share": 0.004 if scheme == "int8-bnb" else None,
+        "skipped": SKIPPED.get(scheme),
+    }
+    if scheme in SKIPPED:
+        row |= dict.fromkeys((name for name in row if name.endswith(("layers", "weights", "bytes"))), 0)
+    return pd.DataFrame([row])
+
+
+def cells(schemes: Sequence[str]) -> dict[tuple[str, str], Measured]:
+    """What else was measured of the same model."""
+    found = {}
+    for scheme in schemes:
+        cost = COSTS.get(scheme, 0)
+        fidelity, choices = _fidelity(cost), _choices(cost)
+        if scheme in SKIPPED:
+            fidelity, choices = fidelity.head(0), choices.head(0)
+        found[MEASURED, scheme] = Measured(fidelity, choices, _layers(cost), _storage(scheme))
+    return found
 
 
 def ranges() -> pd.DataFrame:
@@ -125,22 +218,67 @@ def ranges() -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"decoder_layer": "Int64"})
 
 
-def sites() -> pd.DataFrame:
-    """A SITES table: one norm of each decoder layer is folded, the other one and the last of all are refused."""
+def sites(scheme: str = "w8a8-smooth") -> pd.DataFrame:
+    """A SITES table: one norm of each decoder layer is folded, the other one and the last of all are refused.
+
+    The searched scheme also has a linear layer that is folded in each.
+    """
     rows: list[tuple[Any, ...]] = []
     for layer in (f"model.layers.{layer}" for layer in range(LAYERS)):
-        rows.append((f"{layer}.input_norm", True, f"{layer}.mlp.up_proj", 0.0, None))
-        rows.append((f"{layer}.post_norm", False, "", None, "its output is also read by Tensor.add"))
-    rows.append(("model.norm", False, "", None, "it feeds lm_head"))
-    table = pd.DataFrame(rows, columns=["site", "folded", "layers", "offset", "reason"])
-    return table.assign(logit_error=3e-7)
+        rows.append((f"{layer}.input_norm", True, f"{layer}.mlp.up_proj", 0.0, None, None, None, None))
+        if scheme == SEARCHED:
+            rows.append((f"{layer}.mlp.up_proj", True, f"{layer}.mlp.down_proj", None, 0, 48, 16, None))
+        rows.append((f"{layer}.post_norm", False, "", None, None, None, None, "its output is also read by Tensor.add"))
+    rows.append(("model.norm", False, "", None, None, None, None, "it feeds lm_head"))
+    names = ["site", "folded", "layers", "offset", "first_row", "rows", "head_dim", "reason"]
+    table = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(("first_row", "rows", "head_dim"), "Int64"))
+    return table.reset_index(names="place").assign(logit_error=3e-7)
 
 
-def runs(schemes: list[str]) -> pd.DataFrame:
+def alphas() -> pd.DataFrame:
+    """The ALPHAS table of the searched scheme: norms are best at 0.4, the linear layers between others at 0.7."""
+    rows = []
+    for site in sites(SEARCHED).query("folded")["site"]:
+        best = 0.4 if site.endswith("norm") else 0.7
+        for alpha in (step / 10 for step in range(11)):
+            error = 0.001 + 0.01 * (alpha - best) ** 2
+            rows.append({"site": site, "alpha": alpha, "error": error, "chosen": alpha == best})
+    return pd.DataFrame(rows)
+
+
+def paths() -> pd.DataFrame:
+    """A PATHS table: an embedding, and of each decoder layer a norm, two readers, two writers and what these read."""
+    rows: list[tuple[Any, ...]] = [("embedding", "model.embed_tokens", None, None, None, None, None)]
+    for layer in (f"model.layers.{layer}" for layer in range(LAYERS)):
+        norm, up, value, out, down = (f"{layer}.{name}" for name in ("norm", "up", "value", "out", "down"))
+        rows += [("reader", name, norm, None, None, None, None) for name in (up, value)]
+        rows.append(("norm", norm, None, 0.0, None, None, None))
+        rows += [("writer", name, None, None, None, None, None) for name in (out, down)]
+        rows.append(("value", value, out, None, 0, 32, 16))
+        rows.append(("online", down, None, None, None, None, None))
+    names = ["role", "module", "partner", "offset", "first_row", "rows", "head_dim"]
+    table = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(("first_row", "rows", "head_dim"), "Int64"))
+    return table.reset_index(names="place").assign(logit_error=4e-7)
+
+
+def sensitivity() -> pd.DataFrame:
+    """A SENSITIVITY table: later layers matter less, and what lies outside of the decoder's blocks hardly at all."""
+    rows = [
+        (f"model.layers.{layer}.{kind}", cost / (layer + 1))
+        for layer in range(LAYERS)
+        for kind, cost in (("self_attn.q_proj", 0.01), ("mlp.down_proj", 0.5))
+    ]
+    table = pd.DataFrame([*rows, ("model.project_out", 1e-5)], columns=["layer", "kl_divergence"])
+    return table.assign(tokens=64)
+
+
+def runs(schemes: Sequence[str]) -> pd.DataFrame:
     """A RUN table with a row for each measuring job."""
     jobs: list[tuple[str, str | None]] = [("calibrate", None)]
-    jobs += [("smooth", scheme) for scheme in schemes if scheme.endswith("smooth")]
+    jobs += [("smooth", scheme) for scheme in schemes if scheme in BASES and scheme != ROTATED]
+    jobs += [(f"rotate (seed {SEED})", None)] * (ROTATED in schemes)
     jobs += [("evaluate", scheme) for scheme in schemes]
+    jobs += [("measure_sensitivity", "w4a4")] * ("w4a4" in schemes)
     measured: dict[str, Any] = {
         "model": MEASURED,
         "tokens": 6144,
@@ -161,7 +299,15 @@ def runs(schemes: list[str]) -> pd.DataFrame:
         "transformers": "5.23.0",
     }
     names = [column.name for column in RUN.columns]
-    rows = [{"step": step, "scheme": scheme, **measured} for step, scheme in jobs]
+    rows = [
+        {
+            "step": step,
+            "scheme": scheme,
+            **measured,
+            "forward_s": 12.0 if step == "evaluate" and scheme not in SKIPPED else None,
+        }
+        for step, scheme in jobs
+    ]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -175,20 +321,33 @@ def _draw(path: Path, title: str) -> None:
 def write_results(config: Config, results: Path) -> None:
     """All files of a finished study that the report reads."""
     schemes, summary = config["study"]["schemes"], results / "summary"
-    bases = {scheme: scheme.removesuffix("-smooth") for scheme in schemes if scheme.endswith("-smooth")}
-    windows = scores(schemes)
-    write_table(PERPLEXITY, summarize_perplexity(windows, "fp"), summary / "perplexity.parquet")
-    write_table(GAINS, summarize_gains(windows, bases, "fp"), summary / "smoothing_gains.parquet")
+    bases = {scheme: base for scheme, base in BASES.items() if {scheme, base} <= set(schemes)}
+    windows, tables = scores(schemes), cells(schemes)
+    perplexity = summarize_perplexity(windows, "fp")
+    choices = {cell: measured.choices for cell, measured in tables.items()}
+    write_table(PERPLEXITY, perplexity, summary / "perplexity.parquet")
+    write_table(GAINS, summarize_gains(windows, bases, "fp"), summary / "gains.parquet")
+    write_table(SCHEMES, summarize_schemes(tables, perplexity, "fp"), summary / "schemes.parquet")
+    write_table(ACCURACY, summarize_accuracy(choices, "fp"), summary / "accuracy.parquet")
     write_table(RANGES, ranges(), summary / "ranges.parquet")
     write_table(RUN, runs(schemes), summary / "runs.parquet")
-    _draw(summary / "perplexity.svg", "perplexity")
+    for figure in ("perplexity", "pareto"):
+        _draw(summary / f"{figure}.svg", figure)
     for name in config["study"]["models"]:
         folder = results / name
         (folder / "sources").mkdir(parents=True)
         _manifest(name, random_weights=name == SHAPES).write(folder / "sources/model.json")
+    own = results / MEASURED
     for figure in ("distributions.svg", "surfaces-activation.png", "surfaces-weight.png"):
-        _draw(results / MEASURED / "calibration" / figure, figure)
-    for scheme in bases:
-        folder = results / MEASURED / "smoothing" / scheme
-        write_table(SITES, sites(), folder / "sites.parquet")
+        _draw(own / "calibration" / figure, figure)
+    for scheme in (scheme for scheme in schemes if "smoothing" in config["schemes"][scheme]):
+        folder = own / "smoothing" / scheme
+        write_table(SITES, sites(scheme), folder / "sites.parquet")
         _draw(folder / "channels.svg", scheme)
+        if scheme == SEARCHED:
+            write_table(ALPHAS, alphas(), folder / "alphas.parquet")
+            _draw(folder / "alphas.svg", scheme)
+    if ROTATED in schemes:
+        write_table(PATHS, paths(), own / f"rotation/{SEED}/paths.parquet")
+    for scheme in config["evaluation"]["sensitivity"]["schemes"]:
+        _draw(own / "evaluation" / scheme / "sensitivity.svg", scheme)

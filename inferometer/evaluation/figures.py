@@ -1,11 +1,15 @@
-"""Figures of the evaluation chapter, from the perplexity table alone."""
+"""Figures of the evaluation chapter, from its tables alone."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from inferometer.evaluation.schemes_summary import pareto
+from inferometer.layers import decoder_layer_index
 from inferometer.plotting import COLOURS, MUTED, style
 
 ZOOM_RATIO = 1.25
@@ -44,4 +48,66 @@ def plot_perplexity(perplexity: pd.DataFrame, schemes: list[str]) -> Figure:
         zoom.set_xlabel("perplexity over that of the float model")
         if len(models) > 1:
             whole.legend(fontsize=7)
+    return figure
+
+
+def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> Figure:
+    """Perplexity ratio of every scheme against the bytes of all weights, one panel a model, with the Pareto front.
+
+    Takes the SCHEMES table. Both axes are logarithmic; schemes on the front are named in bold.
+    """
+    with style():
+        figure, panels = plt.subplots(1, len(models), figsize=(10, 5.4), squeeze=False)
+        for axes, model in zip(panels[0], models, strict=True):
+            rows = schemes[(schemes["model"] == model) & schemes["ratio"].notna()].set_index("scheme")
+            rows = rows.loc[[scheme for scheme in order if scheme in rows.index]]
+            front = pareto(rows.reset_index())
+            megabytes = rows["weights_bytes"] / 1e6
+            spread = [rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"]]
+            axes.plot(megabytes[front], rows["ratio"][front], color=COLOURS[1], lw=1.2, zorder=1, label="Pareto front")
+            axes.errorbar(megabytes, rows["ratio"], yerr=spread, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=0.8)
+            for place, scheme in enumerate(rows.sort_values("ratio").index):
+                axes.annotate(
+                    scheme,
+                    (megabytes[scheme], rows["ratio"][scheme]),
+                    xytext=(6, (-8, 5)[place % 2]),
+                    textcoords="offset points",
+                    fontsize=7,
+                    fontweight="bold" if scheme in front else "normal",
+                )
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.margins(x=0.2)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+            axes.set_title(model)
+            axes.set_xlabel("bytes of all weights, in millions (logarithmic)")
+            axes.set_ylabel("perplexity over that of the float model (logarithmic)")
+            axes.legend(fontsize=7, loc="upper right")
+    return figure
+
+
+def plot_sensitivity(sensitivity: pd.DataFrame) -> Figure:
+    """KL divergence from the float model when one layer alone is rounded: decoder layers against kinds of layer.
+
+    Takes a SENSITIVITY table. Layers outside of the decoder's blocks have a column at the left.
+    """
+    index = sensitivity["layer"].map(decoder_layer_index)
+    kind = sensitivity["layer"].str.split(".").str[-1]
+    grid = sensitivity.assign(block=index.fillna(-1).astype(int), kind=kind).pivot_table(
+        index="kind", columns="block", values="kl_divergence", sort=False
+    )
+    grid = grid.sort_index(axis=1)
+    values = grid.to_numpy().clip(min=np.finfo(np.float32).tiny)
+    with style():
+        figure, axes = plt.subplots(figsize=(10, 1.4 + 0.3 * len(grid)))
+        least = max(np.nanmax(values) * 1e-5, np.nanmin(values))  # a block without a layer of some kind has no value
+        image = axes.imshow(values, aspect="auto", cmap="viridis", norm=LogNorm(least, np.nanmax(values)))
+        axes.grid(visible=False)
+        axes.set_yticks(range(len(grid)), list(grid.index))
+        axes.set_xticks(range(len(grid.columns)), [str(block).replace("-1", "other") for block in grid.columns])
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_xlabel("decoder layer")
+        figure.colorbar(image, ax=axes, label="KL divergence in nats", pad=0.01)
     return figure

@@ -30,6 +30,8 @@ def summarize_perplexity(windows: Windows, reference: str) -> pd.DataFrame:
     """
     rows = []
     for (model, scheme), table in windows.items():
+        if table.empty:  # skipped
+            continue
         nll = _nll(windows, model, scheme, reference)
         own = bootstrap_mean(nll)
         paired = bootstrap_mean(nll - _nll(windows, model, reference, reference))
@@ -54,7 +56,7 @@ def summarize_perplexity(windows: Windows, reference: str) -> pd.DataFrame:
 
 
 def summarize_gains(windows: Windows, bases: Mapping[str, str], reference: str) -> pd.DataFrame:
-    """The GAINS table: `bases` maps each smoothed scheme to the same scheme without smoothing.
+    """The GAINS table: `bases` maps each smoothed or rotated scheme to the same grids without that.
 
     The share of a gap is null where the base shows no gap to float that the sample could tell from chance.
     """

@@ -10,12 +10,14 @@ import pandas as pd
 import yaml
 
 from inferometer.calibration.tables import RANGES
-from inferometer.evaluation.tables import GAINS, PERPLEXITY
+from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
+from inferometer.report.describe import changes
 from inferometer.report.page import Figure
+from inferometer.rotation.tables import PATHS
 from inferometer.runs import RUN
-from inferometer.smoothing.tables import SITES
+from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import read_table
 
 
@@ -24,9 +26,19 @@ class Smoothing:
     """One smoothed scheme of one model."""
 
     scheme: str
-    alpha: float
+    change: str
     sites: pd.DataFrame
-    figure: Figure
+    alphas: pd.DataFrame | None
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One rotation of one model, with the schemes that use it."""
+
+    seed: int
+    schemes: list[str]
+    paths: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Model:
     ranges: Mapping[tuple[str, bool], Any]
     calibration_figures: list[Figure]
     smoothings: list[Smoothing]
+    rotations: list[Rotation]
+    sensitivity_figures: list[Figure]
 
 
 @dataclass(frozen=True)
@@ -88,14 +102,46 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
     ]
 
 
-def _smoothing(folder: Path, model: str, scheme: str, alpha: float) -> Smoothing:
-    figure = Figure(
-        folder / "channels.svg",
-        "Largest magnitude of each channel before and after, at the sites of the middle decoder layer: what inputs "
-        "lose, weights take on. The legend says how far the largest channel stands above the median one.",
-        f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
+def _smoothing(folder: Path, model: str, scheme: str, entry: Mapping[str, Any]) -> Smoothing:
+    figures = [
+        Figure(
+            folder / "channels.svg",
+            "Largest magnitude of each channel before and after, at the norms of the middle decoder layer: what inputs "
+            "lose, weights take on. The legend says how far the largest channel stands above the median one.",
+            f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
+        )
+    ]
+    searched = isinstance(entry["smoothing"]["alpha"], str)
+    if searched:
+        figures.append(
+            Figure(
+                folder / "alphas.svg",
+                "Squared error of the layers' outputs on calibration text, over their power, against the strength of "
+                "smoothing: median and quartiles over the sites of a kind, and how many sites got which strength.",
+                f"Line chart of {model}'s output error by alpha under {scheme}, and a bar chart of the chosen alphas.",
+            )
+        )
+    alphas = read_table(ALPHAS, folder / "alphas.parquet") if searched else None
+    return Smoothing(scheme, changes(entry), read_table(SITES, folder / "sites.parquet"), alphas, figures)
+
+
+def _rotations(folder: Path, schemes: Mapping[str, Any]) -> list[Rotation]:
+    users: dict[int, list[str]] = {}
+    for scheme, entry in schemes.items():
+        if "rotation" in entry:
+            users.setdefault(entry["rotation"]["seed"], []).append(scheme)
+    return [
+        Rotation(seed, names, read_table(PATHS, folder / str(seed) / "paths.parquet")) for seed, names in users.items()
+    ]
+
+
+def _sensitivity_figure(folder: Path, model: str, scheme: str) -> Figure:
+    return Figure(
+        folder / scheme / "sensitivity.svg",
+        f"KL divergence from the float model when {scheme} rounds this one layer and leaves all others in float, on a "
+        "logarithmic scale: a few layers do most of the damage.",
+        f"Heat map of {model}'s sensitivity to {scheme} by decoder layer and kind of layer.",
     )
-    return Smoothing(scheme, alpha, read_table(SITES, folder / "sites.parquet"), figure)
 
 
 def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataFrame) -> Model:
@@ -104,11 +150,8 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
     shown = chosen_layers(config["calibration"]["layers"], manifest.layers)
     rows = ranges[(ranges["model"] == name) & ranges["decoder_layer"].isin(shown)]
     rows = rows.sort_values(["decoder_layer", "layer"])
-    smoothed = {
-        scheme: config["schemes"][scheme]["smoothing"]["alpha"]
-        for scheme in config["study"]["schemes"]
-        if "smoothing" in config["schemes"][scheme] and not manifest.random_weights
-    }
+    measured = {} if manifest.random_weights else {own: config["schemes"][own] for own in config["study"]["schemes"]}
+    sensitive = [] if manifest.random_weights else config["evaluation"]["sensitivity"]["schemes"]
     return Model(
         name=name,
         manifest=manifest,
@@ -118,8 +161,12 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
         ranges={(str(row.layer), bool(row.first_token)): row for row in rows.itertuples()},
         calibration_figures=[] if manifest.random_weights else _calibration_figures(folder / "calibration", name),
         smoothings=[
-            _smoothing(folder / "smoothing" / scheme, name, scheme, alpha) for scheme, alpha in smoothed.items()
+            _smoothing(folder / "smoothing" / scheme, name, scheme, entry)
+            for scheme, entry in measured.items()
+            if "smoothing" in entry
         ],
+        rotations=_rotations(folder / "rotation", measured),
+        sensitivity_figures=[_sensitivity_figure(folder / "evaluation", name, scheme) for scheme in sensitive],
     )
 
 
@@ -161,14 +208,20 @@ def _compared_ranges(models: list[Model], ranges: pd.DataFrame, reported: Mappin
     return theirs + ours
 
 
+def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Tokens a second of each evaluation's pass over the text, by model and scheme."""
+    rows = runs[runs["forward_s"].notna()]
+    return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
+
+
 def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
     `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed.
     """
     study, summary = config["study"], results / "summary"
-    perplexity = _in_study_order(read_table(PERPLEXITY, summary / "perplexity.parquet"), study)
-    ranges = read_table(RANGES, summary / "ranges.parquet")
+    schemes = _in_study_order(read_table(SCHEMES, summary / "schemes.parquet"), study)
+    ranges, runs = read_table(RANGES, summary / "ranges.parquet"), read_table(RUN, summary / "runs.parquet")
     models = [_model(name, config, results, ranges) for name in study["models"]]
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     return {
@@ -176,21 +229,29 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "title": study["title"],
         "models": models,
         "compared_ranges": _compared_ranges(models, ranges, printed),
-        "measured": {(row.model, row.scheme): row for row in perplexity.itertuples()},
-        "measured_models": list(dict.fromkeys(perplexity["model"])),
+        "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
+        "measured_models": list(dict.fromkeys(schemes["model"])),
         "corpora": _corpora(config),
         "schemes": {scheme: config["schemes"][scheme] for scheme in study["schemes"]},
         "reference": config["evaluation"]["reference"],
         "evaluation": config["evaluation"],
-        "perplexity": perplexity,
-        "gains": _in_study_order(read_table(GAINS, summary / "smoothing_gains.parquet"), study),
+        "summary": schemes,
+        "tokens_per_s": _tokens_per_s(runs),
+        "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
+        "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
         "ranges": ranges,
-        "runs": read_table(RUN, summary / "runs.parquet"),
+        "runs": runs,
         "perplexity_figure": Figure(
             summary / "perplexity.svg",
             "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a "
             "logarithmic axis, and those close to float enlarged.",
             "Dot chart of perplexity ratios with intervals, by scheme.",
+        ),
+        "pareto_figure": Figure(
+            summary / "pareto.svg",
+            "Perplexity over that of the float model against the exact bytes of all weights, both logarithmic. The "
+            "line joins the schemes that no other one beats in both.",
+            "Scatter chart of perplexity ratio against bytes, with the Pareto front.",
         ),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from inferometer.files import whole_file
-from inferometer.report import formats, sentences
+from inferometer.report import describe, formats, sentences
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -45,6 +45,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals["sentences"] = sentences
+    environment.globals["describe"] = describe
     style = (templates / "style.css").read_text(encoding="utf-8")
     with whole_file(path) as partial:
         page = environment.get_template("page.html.j2").render(style=style, **context)

@@ -1,12 +1,16 @@
 """What the tables say, in words. Every sentence is derived from rows; none is written in advance."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from inferometer.evaluation.schemes_summary import pareto
+from inferometer.report.describe import family
 from inferometer.report.formats import interval, number, percent, ratio, ratio_interval
 
 COLLAPSE_RATIO = 10.0
+HALF = 0.5  # the strength that the literature uses
 
 
 def _effect(row: Any) -> str:
@@ -22,23 +26,58 @@ def _effect(row: Any) -> str:
     return f"shows no difference from the float model that this sample could tell from chance ({bounds})"
 
 
-def answers(perplexity: pd.DataFrame, gains: pd.DataFrame, reference: str) -> list[str]:
-    """The study's answers: for each model the float perplexity, what every scheme does, and what smoothing adds."""
+def answers(schemes: pd.DataFrame, gains: pd.DataFrame, reference: str, entries: Mapping[str, Any]) -> list[str]:
+    """The study's answers: for each model the float perplexity, the best and worst of each family, gains and the front.
+
+    `schemes` is the SCHEMES table in the study's order, `entries` are the configuration's schemes.
+    """
     said = []
-    for model, rows in perplexity.groupby("model", sort=False):
+    for model, every in schemes.groupby("model", sort=False):
+        rows = every[every["ratio"].notna()]
         base = rows[rows["scheme"] == reference].iloc[0]
         said.append(
             f"{model} has a perplexity of {number(base.perplexity)} "
-            f"{interval(base.perplexity_low, base.perplexity_high)} in float ({base['dtype']}), "
-            f"on {base.tokens:,} tokens of {base.corpus} in windows of {base.window_tokens}."
+            f"{interval(base.perplexity_low, base.perplexity_high)} in float ({base['dtype']})."
         )
-        said += [f"{row.scheme} {_effect(row)}." for row in rows.itertuples() if row.scheme != reference]
+        rounded = rows[rows["scheme"] != reference]
+        for name, members in rounded.groupby(rounded["scheme"].map(lambda scheme: family(entries[scheme])), sort=False):
+            said.append(_family(str(name), members.sort_values("ratio")))
         said += [_gain(row, rows.set_index("scheme")) for row in gains[gains["model"] == model].itertuples()]
+        said += _engines(rows, entries)
+        front = ", ".join(pareto(rows))
+        said.append(f"No other scheme has both fewer bytes and a lower perplexity than these: {front}.")
+        said += [
+            f"{row.scheme} could not be run: {row.skipped}" for row in every[every["skipped"].notna()].itertuples()
+        ]
+    return said
+
+
+def _family(name: str, members: pd.DataFrame) -> str:
+    """The best and the worst scheme of a family, whose rows are in order of their ratio."""
+    best, worst = (next(rows.itertuples()) for rows in (members.head(1), members.tail(1)))
+    sentence = f"{name}: {best.scheme} {_effect(best)}"
+    if len(members) == 1:
+        return f"{sentence}."
+    return f"{sentence}, the best of {len(members)}; the worst, {worst.scheme}, {_effect(worst)}."
+
+
+def _engines(rows: pd.DataFrame, entries: Mapping[str, Any]) -> list[str]:
+    """How schemes that compute on real integers compare with the same schemes simulated."""
+    said = []
+    ratios = rows.set_index("scheme")["ratio"]
+    for scheme in rows[rows["engine"] == "integer"]["scheme"]:
+        same = {key: value for key, value in entries[scheme].items() if key != "engine"}
+        for other in ratios.index:
+            if entries[other] == same:
+                off = abs(ratios[scheme] / ratios[other] - 1)
+                said.append(
+                    f"{scheme} multiplies integers; its perplexity is within {percent(off, 4)} of {other}, simulated."
+                )
     return said
 
 
 def _gain(row: Any, perplexity: pd.DataFrame) -> str:
-    what = f"Smoothing {row.base} into {row.scheme}"
+    what = f"Going from {row.base} to {row.scheme}"
     if row.ratio_low <= 1 <= row.ratio_high:
         return f"{what} makes no difference that this sample could tell from chance."
     if row.ratio > 1:
@@ -78,11 +117,13 @@ def massive(table: pd.DataFrame, model: str) -> str:
 
 
 def smoothing(sites: pd.DataFrame) -> str:
-    """How many norms were folded, why the others were not, and how well the proof held."""
+    """How many places were folded, why the others were not, and how well the proof held."""
     folded = int(sites["folded"].sum())
     refused = sites[~sites["folded"]]
+    linear = int(sites["rows"].notna().sum())
+    kinds = f"{folded - linear} norms" + (f" and {linear} linear layers" if linear else "")
     sentence = (
-        f"{folded} of {len(sites)} norms were folded; the float logits before and after agree to a relative error of "
+        f"{kinds} of {len(sites)} places were folded; the float logits before and after agree to a relative error of "
         f"{number(sites['logit_error'].iloc[0], 2)} (allowed: 10⁻⁴)."
     )
     for reason in dict.fromkeys(refused["reason"]):
@@ -90,3 +131,26 @@ def smoothing(sites: pd.DataFrame) -> str:
         shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
         sentence += f" Refused: {shown}, since {reason}."
     return sentence
+
+
+def search(alphas: pd.DataFrame) -> str:
+    """Which strengths a search chose, and what they gained on calibration text."""
+    chosen = alphas[alphas["chosen"]]
+    half = alphas[alphas["alpha"] == HALF].set_index("site")["error"].reindex(chosen["site"]).mean()
+    strengths = sorted(chosen["alpha"].unique())
+    which = f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}"
+    return (
+        f"The search chose strengths of {which}: the mean output error on calibration text is "
+        f"{number(chosen['error'].mean(), 2)} of the outputs' power, against {number(half, 2)} at α = {HALF:g}."
+    )
+
+
+def rotation(paths: pd.DataFrame) -> str:
+    """What a rotation touches, and how well the proof held."""
+    counts = paths["role"].value_counts()
+    return (
+        f"{counts.get('reader', 0)} layers read the rotated stream and {counts.get('writer', 0)} write to it, with "
+        f"{counts.get('norm', 0)} norms absorbed; {counts.get('value', 0)} value layers took up a rotation of heads, "
+        f"and the inputs of {counts.get('online', 0)} layers are rotated as the model runs. The float logits before "
+        f"and after agree to a relative error of {number(paths['logit_error'].iloc[0], 2)} (allowed: 10⁻⁴)."
+    )

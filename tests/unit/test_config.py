@@ -1,6 +1,7 @@
 """Configurations: what can't be run is refused in one sentence that names the key."""
 
 import copy
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,9 @@ import yaml
 from snakemake.utils import update_config
 
 from inferometer.config import Config, ConfigError, schema, validate
+from inferometer.quantization.floats import BLOCKS
+from inferometer.scheme_checks import BLOCK_FORMATS, faults
+from inferometer.schemes import Scheme
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = ROOT / "config" / "config.yaml"
@@ -60,6 +64,7 @@ def _assert_one_sentence(text: str) -> None:
 
 HUB = {"source": "hub", "id": "someone/model", "revision": COMMIT}
 LOCAL_TEXT = {"source": "local", "path": "config/config.yaml", "format": "txt"}
+LOCAL_QUESTIONS = {"source": "local", "path": "config/config.yaml", "format": "hellaswag"}
 
 BAD: list[tuple[str, object, str, str]] = [
     # unknown keys, on every level
@@ -67,8 +72,14 @@ BAD: list[tuple[str, object, str, str]] = [
     (f"models/{MODEL}/colour", 1, f"`models.{MODEL}.colour`", "known here"),
     (f"models/{MODEL}/revision", COMMIT, f"`models.{MODEL}.revision`", "known here"),
     ("corpora/wikipedia/colour", 1, "`corpora.wikipedia.colour`", "known here"),
-    ("schemes/w8a8/colour", 1, "`schemes.w8a8.colour`", "activations, smoothing, weights"),
-    ("schemes/w8a8/weights/group", 1, "`schemes.w8a8.weights.group`", "bits, granularity"),
+    ("question_sets/social-iqa/text_key", "a", "`question_sets.social-iqa.text_key`", "known here"),
+    ("evaluation/choices/colour", 1, "`evaluation.choices.colour`", "max_items, question_sets"),
+    ("schemes/w8a8/colour", 1, "`schemes.w8a8.colour`", "activations, engine, keep, rotation, smoothing, weights"),
+    ("schemes/w8a8/weights/group", 1, "`schemes.w8a8.weights.group`", "bits, clip, format, granularity, group_size"),
+    ("schemes/w8a8/weights/range", "static", "`schemes.w8a8.weights.range`", "known here"),
+    ("schemes/w8a8/activations/rounding", "gptq", "`schemes.w8a8.activations.rounding`", "outlier_threshold"),
+    ("schemes/w8a8-rotated/rotation/matrix", 1, "`schemes.w8a8-rotated.rotation.matrix`", "seed"),
+    ("evaluation/sensitivity/colour", 1, "`evaluation.sensitivity.colour`", "schemes, window_tokens"),
     ("schemes/w8a8-smooth/smoothing/beta", 1, "`schemes.w8a8-smooth.smoothing.beta`", "alpha"),
     ("study/colour", 1, "`study.colour`", "models, schemes, title"),
     ("calibration/colour", 1, "`calibration.colour`", "known here"),
@@ -89,7 +100,14 @@ BAD: list[tuple[str, object, str, str]] = [
     ),
     ("corpora/wikipedia/text_key", DELETED, "`corpora.wikipedia` lacks `text_key`", ""),
     ("corpora/wikipedia/format", DELETED, "`corpora.wikipedia` lacks `format`", ""),
-    ("schemes/w8a8/weights", {"bits": 8}, "`schemes.w8a8.weights` lacks `granularity`", ""),
+    ("question_sets", DELETED, "lacks `question_sets`", ""),
+    ("question_sets/social-iqa/format", DELETED, "`question_sets.social-iqa` lacks `format`", ""),
+    ("question_sets/social-iqa/file_sha256", DELETED, "`question_sets.social-iqa` lacks `file_sha256`", ""),
+    ("evaluation/choices/max_items", DELETED, "`evaluation.choices` lacks `max_items`", ""),
+    ("schemes/w8a8-rotated/rotation", {}, "`schemes.w8a8-rotated.rotation` lacks `seed`", ""),
+    ("schemes/w8a8-smooth/smoothing", {}, "`schemes.w8a8-smooth.smoothing` lacks `alpha`", ""),
+    ("calibration/rounding_windows", DELETED, "`calibration` lacks `rounding_windows`", ""),
+    ("evaluation/sensitivity", DELETED, "`evaluation` lacks `sensitivity`", ""),
     # wrong types
     ("study", 5, "`study`", "type object"),
     ("models", [MODEL], "`models`", "type object"),
@@ -99,9 +117,13 @@ BAD: list[tuple[str, object, str, str]] = [
     ("schemes/w8a8/weights/bits", "8", "`schemes.w8a8.weights.bits`", "type integer"),
     ("schemes/w8a8/weights/bits", 8.0, "`schemes.w8a8.weights.bits`", "type integer"),
     ("schemes/w8a8/weights/bits", True, "`schemes.w8a8.weights.bits`", "type integer"),
-    ("schemes/w8a8-smooth/smoothing/alpha", "half", "`schemes.w8a8-smooth.smoothing.alpha`", "type number"),
-    ("schemes/w8a8-smooth/smoothing/alpha", True, "`schemes.w8a8-smooth.smoothing.alpha`", "type number"),
-    ("schemes/w8a8-smooth/smoothing/alpha", math.nan, "`schemes.w8a8-smooth.smoothing.alpha`", "type number"),
+    ("schemes/w8a8-smooth/smoothing/alpha", "half", "`schemes.w8a8-smooth.smoothing.alpha`", "search_per_site"),
+    ("schemes/w8a8-smooth/smoothing/alpha", True, "`schemes.w8a8-smooth.smoothing.alpha`", "a number from 0"),
+    ("schemes/w8a8-smooth/smoothing/alpha", math.nan, "`schemes.w8a8-smooth.smoothing.alpha`", "a number from 0"),
+    ("schemes/w8a8/weights/symmetric", 1, "`schemes.w8a8.weights.symmetric`", "type boolean"),
+    ("schemes/w8a8-rotated/rotation/seed", 0.5, "`schemes.w8a8-rotated.rotation.seed`", "type integer"),
+    ("schemes/w8a8/keep", "*.down_proj", "`schemes.w8a8.keep`", "type array"),
+    ("schemes/w8a8/keep", [5], "`schemes.w8a8.keep[0]`", "type string"),
     ("calibration/window_tokens", 512.0, "`calibration.window_tokens`", "type integer"),
     ("calibration/layers", "first", "`calibration.layers`", "type array"),
     ("study/models", MODEL, "`study.models`", "type array"),
@@ -110,12 +132,23 @@ BAD: list[tuple[str, object, str, str]] = [
     # out of range
     ("schemes/w8a8-smooth/smoothing/alpha", 1.01, "`schemes.w8a8-smooth.smoothing.alpha`", "at most 1"),
     ("schemes/w8a8-smooth/smoothing/alpha", -0.01, "`schemes.w8a8-smooth.smoothing.alpha`", "at least 0"),
+    ("schemes/w8a8-rotated/rotation/seed", -1, "`schemes.w8a8-rotated.rotation.seed`", "at least 0"),
+    ("schemes/w4a16-g64/weights/group_size", 1, "`schemes.w4a16-g64.weights.group_size`", "at least 2"),
+    ("schemes/w8a8/weights/percentile", 50, "`schemes.w8a8.weights.percentile`", "more than 50"),
+    ("schemes/w8a8/weights/percentile", 100.5, "`schemes.w8a8.weights.percentile`", "at most 100"),
+    ("schemes/w8a8/activations/outlier_threshold", 0, "`schemes.w8a8.activations.outlier_threshold`", "more than 0"),
+    ("schemes/w8a8/keep", [], "`schemes.w8a8.keep`", ""),
+    ("calibration/rounding_windows", 0, "`calibration.rounding_windows`", "at least 1"),
+    ("evaluation/sensitivity/window_tokens", 1, "`evaluation.sensitivity.window_tokens`", "at least 2"),
     ("schemes/w8a8/weights/bits", 1, "`schemes.w8a8.weights.bits`", "at least 2"),
     ("schemes/w8a8/activations/bits", 17, "`schemes.w8a8.activations.bits`", "at most 16"),
     ("calibration/window_tokens", 1, "`calibration.window_tokens`", "at least 2"),
     ("evaluation/max_windows", 1, "`evaluation.max_windows`", "at least 2"),
     ("evaluation/max_windows", "some", "`evaluation.max_windows`", "a whole number of at least 2, or all"),
     ("calibration/max_windows", 2.5, "`calibration.max_windows`", "a whole number of at least 2, or all"),
+    ("evaluation/choices/max_items", 1, "`evaluation.choices.max_items`", "at least 2"),
+    ("evaluation/choices/max_items", "some", "`evaluation.choices.max_items`", "a whole number of at least 2, or all"),
+    ("evaluation/choices/question_sets", [], "`evaluation.choices.question_sets`", ""),
     ("figures/dpi", 10, "`figures.dpi`", "at least 50"),
     ("study/title", "", "`study.title`", ""),
     ("study/models", [], "`study.models`", ""),
@@ -128,12 +161,27 @@ BAD: list[tuple[str, object, str, str]] = [
     (f"models/{MODEL}/source", "ftp", f"`models.{MODEL}.source`", "pypi, hub, local, architecture"),
     (f"models/{MODEL}/dtype", "int8", f"`models.{MODEL}.dtype`", "auto, float32, float16, bfloat16"),
     ("corpora/wikipedia/format", "csv", "`corpora.wikipedia.format`", "txt, jsonl, parquet"),
+    ("question_sets/social-iqa/format", "arc", "`question_sets.social-iqa.format`", "socialiqa, mmlu, hellaswag"),
     (
         "schemes/w8a8/weights/granularity",
         "per_token",
         "`schemes.w8a8.weights.granularity`",
-        "per_tensor, per_channel",
+        "per_tensor, per_channel, per_group",
     ),
+    (
+        "schemes/w8a8/activations/granularity",
+        "per_channel",
+        "`schemes.w8a8.activations.granularity`",
+        "per_tensor, per_token, per_group",
+    ),
+    ("schemes/w8a8/weights/rounding", "awq", "`schemes.w8a8.weights.rounding`", "nearest, gptq"),
+    ("schemes/w8a8/weights/clip", "none", "`schemes.w8a8.weights.clip`", "absmax, percentile, mse"),
+    ("schemes/w8a8/activations/range", "fixed", "`schemes.w8a8.activations.range`", "dynamic, static"),
+    ("schemes/w8a8/engine", "cuda", "`schemes.w8a8.engine`", "simulated, integer, bitsandbytes"),
+    ("schemes/w8a8/weights", {"format": "int3"}, "`schemes.w8a8.weights.format`", "fp8_e4m3, fp8_e5m2, mxfp8"),
+    ("schemes/w8a8/activations", {"format": "nf4"}, "`schemes.w8a8.activations.format`", "nvfp4"),
+    ("schemes/w8a8-smooth/smoothing/method", "gptq", "`schemes.w8a8-smooth.smoothing.method`", "smoothquant, awq"),
+    ("schemes/w8a8-smooth/smoothing/sites", "some", "`schemes.w8a8-smooth.smoothing.sites`", "norms, all"),
     ("calibration/layers", ["center"], "`calibration.layers[0]`", "first, middle, last, or the index"),
     ("calibration/layers", ["first", -1], "`calibration.layers[1]`", "at least 0"),
     ("calibration/layers", [1.5], "`calibration.layers[0]`", "first, middle, last, or the index"),
@@ -155,22 +203,23 @@ BAD: list[tuple[str, object, str, str]] = [
     ),
     ("models/My Model", HUB, "`models` defines 'My Model'", "lower-case"),
     ("schemes/" + "x" * 65, {}, "`schemes` defines", "64"),
+    ("question_sets/Own", LOCAL_QUESTIONS, "`question_sets` defines 'Own'", "lower-case"),
     ("corpora/-wiki", LOCAL_TEXT, "`corpora` defines '-wiki'", "letter or digit at both ends"),
     # names that nothing defines
     ("study/models", ["gpt5"], "`study.models` names 'gpt5'", MODEL),
     ("study/schemes", ["fp", "w2"], "`study.schemes` names 'w2'", "w8a8-smooth"),
     ("calibration/corpus", "pile", "`calibration.corpus` names 'pile'", "openwebtext, wikipedia"),
     ("evaluation/corpus", "pile", "`evaluation.corpus` names 'pile'", "openwebtext, wikipedia"),
+    ("evaluation/choices/question_sets", ["arc"], "`evaluation.choices.question_sets` names 'arc'", "mmlu-subset"),
     ("evaluation/reference", "float", "`evaluation.reference` names 'float'", "fp"),
     # what does not fit together
     ("evaluation/reference", "w8a8", "`evaluation.reference` names 'w8a8', which quantizes", "fp: {}"),
     ("study/schemes", ["w8a8"], "`study.schemes` lacks the reference 'fp'", "add it"),
-    ("schemes/s", {"smoothing": {"alpha": 0.5}}, "`schemes.s` has `smoothing`", "`activations`"),
-    (
-        "schemes/s",
-        {"weights": GRID, "smoothing": {"alpha": 0.5}},
-        "`schemes.s` has `smoothing`",
-        "`activations`",
+    ("evaluation/reference", "w8a8-rotated", "`evaluation.reference` names 'w8a8-rotated'", "fp: {}"),
+    ("evaluation/sensitivity/schemes", ["w5"], "`evaluation.sensitivity.schemes` names 'w5'", "w4a4"),
+    *(
+        ("evaluation/sensitivity/schemes", ["w4a4", name], f"`evaluation.sensitivity.schemes` names '{name}'", "alone")
+        for name in ("fp", "w8a8-integer", "w8a8-smooth", "w8a8-rotated", "int8-bnb", "w4a16", "w4a16-awq")
     ),
     # local files
     (
@@ -185,6 +234,12 @@ BAD: list[tuple[str, object, str, str]] = [
         "`corpora.wikipedia.path` names no.txt",
         "not exist",
     ),
+    (
+        "question_sets/own",
+        {**LOCAL_QUESTIONS, "path": "no.jsonl"},
+        "`question_sets.own.path` names no.jsonl",
+        "not exist",
+    ),
 ]
 
 
@@ -196,6 +251,221 @@ def test_a_bad_value_is_refused_in_one_sentence_that_names_its_key(
     _assert_one_sentence(complaint)
     assert names in complaint
     assert tells in complaint
+
+
+# What of a scheme does not go together: what is changed in an entry, the key that is named, and a part of the reason.
+
+INPUTS = {"bits": 8, "granularity": "per_token"}
+BOTH = {"weights": GRID, "activations": INPUTS}
+GROUPS = {"bits": 4, "granularity": "per_group", "group_size": 64}
+STATIC = {"bits": 8, "granularity": "per_tensor", "range": "static"}
+NF4 = {"weights": {"format": "nf4"}, "engine": "bitsandbytes"}
+
+CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
+    # grids
+    ({"weights": {}}, "weights.bits", "either `bits`"),
+    ({"weights": {"granularity": "per_channel"}}, "weights.bits", "either `bits`"),
+    ({"weights": {**GRID, "format": "mxfp4"}}, "weights.bits", "and not both"),
+    ({"activations": {**INPUTS, "format": "fp8_e4m3"}}, "activations.bits", "and not both"),
+    ({"weights": {"bits": 8}}, "weights.granularity", "is missing"),
+    ({"weights": {"format": "fp8_e4m3"}}, "weights.granularity", "is missing"),
+    ({"activations": {"bits": 8}}, "activations.granularity", "is missing"),
+    ({"weights": {"format": "mxfp4", "granularity": "per_channel"}}, "weights.granularity", "brings its own"),
+    ({"weights": {"format": "nvfp4", "group_size": 16}}, "weights.group_size", "brings its own"),
+    ({"activations": {"format": "mxfp8", "granularity": "per_token"}}, "activations.granularity", "brings its own"),
+    ({**NF4, "weights": {"format": "nf4", "granularity": "per_channel"}}, "weights.granularity", "brings its own"),
+    ({"weights": {"format": "mxfp4", "symmetric": True}}, "weights.symmetric", "is for integer grids"),
+    (
+        {"weights": {"format": "fp8_e4m3", "granularity": "per_channel", "clip": "mse"}},
+        "weights.clip",
+        "is for integer grids",
+    ),
+    ({"activations": {"format": "nvfp4", "percentile": 99}}, "activations.percentile", "is for integer grids"),
+    ({"weights": {"bits": 4, "granularity": "per_group"}}, "weights.group_size", "per_group needs it"),
+    ({"weights": {**GRID, "group_size": 64}}, "weights.group_size", "goes with the granularity per_group"),
+    ({"activations": {**INPUTS, "group_size": 64}}, "activations.group_size", "goes with the granularity per_group"),
+    ({"weights": {**GRID, "clip": "percentile"}}, "weights.percentile", "which needs it"),
+    ({"weights": {**GRID, "percentile": 99}}, "weights.percentile", "goes with `clip: percentile`"),
+    ({"weights": {**GRID, "clip": "mse", "percentile": 99}}, "weights.percentile", "goes with `clip: percentile`"),
+    # activations
+    ({"activations": {**INPUTS, "range": "static"}}, "activations.range", "per_tensor only"),
+    ({"activations": {**GROUPS, "range": "static"}}, "activations.range", "per_tensor only"),
+    (
+        {"activations": {"format": "fp8_e4m3", "granularity": "per_tensor", "range": "static"}},
+        "activations.range",
+        "integer grids",
+    ),
+    (
+        {"weights": GRID, "activations": {**STATIC, "outlier_threshold": 6.0}},
+        "activations.outlier_threshold",
+        "static ranges",
+    ),
+    ({"activations": {**INPUTS, "outlier_threshold": 6.0}}, "activations.outlier_threshold", "also round weights"),
+    # smoothing and rotation
+    ({**BOTH, "smoothing": {"alpha": 0.5}, "rotation": {"seed": 0}}, "smoothing", "undone by `rotation`"),
+    ({"smoothing": {"alpha": 0.5}}, "smoothing.alpha", "must round both"),
+    ({"weights": GRID, "smoothing": {"alpha": 0.5}}, "smoothing.alpha", "`method: awq`"),
+    ({"activations": INPUTS, "smoothing": {"alpha": 0.5}}, "smoothing.alpha", "must round both"),
+    ({**BOTH, "smoothing": {"method": "awq", "alpha": 0.5}}, "smoothing.method", "round weights only"),
+    ({"smoothing": {"method": "awq", "alpha": 0.5}}, "smoothing.method", "round weights only"),
+    # engines
+    ({"weights": {"format": "nf4"}}, "engine", "is simulated; the formats llm_int8 and nf4"),
+    ({"weights": {"format": "llm_int8"}, "engine": "integer"}, "engine", "is integer; the formats"),
+    ({"weights": GRID, "engine": "bitsandbytes"}, "engine", "is bitsandbytes; the formats"),
+    ({"engine": "bitsandbytes"}, "engine", "go together only"),
+    ({**NF4, "activations": INPUTS}, "activations", "can't be combined with the engine bitsandbytes"),
+    ({**NF4, "rotation": {"seed": 0}}, "rotation", "can't be combined with the engine bitsandbytes"),
+    (
+        {**NF4, "smoothing": {"alpha": 0.5, "method": "awq"}},
+        "smoothing",
+        "can't be combined with the engine bitsandbytes",
+    ),
+    ({**NF4, "weights": {"format": "nf4", "rounding": "gptq"}}, "weights.rounding", "rounds as the library does"),
+    ({"engine": "integer"}, "weights", "must be on an integer grid"),
+    ({"activations": INPUTS, "engine": "integer"}, "weights", "must be on an integer grid"),
+    ({"weights": {"format": "mxfp4"}, "engine": "integer"}, "weights", "must be on an integer grid"),
+    ({"weights": {**GRID, "bits": 5}, "engine": "integer"}, "weights.bits", "is 5, which the engine integer can't"),
+    ({**BOTH, "activations": {**INPUTS, "bits": 6}, "engine": "integer"}, "activations.bits", "is 6, which"),
+    ({**BOTH, "activations": {"format": "mxfp8"}, "engine": "integer"}, "activations.bits", "is mxfp8, which"),
+    (
+        {**BOTH, "activations": {"bits": 8, "granularity": "per_tensor"}, "engine": "integer"},
+        "activations.granularity",
+        "must be per_token",
+    ),
+    ({**BOTH, "activations": GROUPS, "engine": "integer"}, "activations.granularity", "must be per_token"),
+    (
+        {**BOTH, "activations": {**INPUTS, "outlier_threshold": 6.0}, "engine": "integer"},
+        "activations.granularity",
+        "without outliers",
+    ),
+    ({**BOTH, "weights": GROUPS, "engine": "integer"}, "weights.granularity", "one scale a row"),
+    ({**BOTH, "weights": {**GRID, "symmetric": False}, "engine": "integer"}, "weights.granularity", "and symmetric"),
+    # modules in float
+    ({"keep": ["*.down_proj"]}, "keep", "the scheme rounds none"),
+    ({"rotation": {"seed": 0}, "keep": ["*.down_proj"]}, "keep", "the scheme rounds none"),
+]
+
+
+@pytest.mark.parametrize(("entry", "key", "reason"), CONTRADICTIONS)
+def test_parts_of_a_scheme_that_do_not_go_together_are_refused_with_their_key(
+    entry: dict[str, Any], key: str, reason: str
+) -> None:
+    found = list(faults(entry))
+    assert any(named == key and reason in why for named, why in found)
+    complaint = _complaint(_default_with("schemes/s", entry))
+    _assert_one_sentence(complaint)
+    first, why = found[0]
+    assert complaint == f"configuration key `schemes.s.{first}` {why}."
+
+
+@pytest.mark.parametrize("format", ["nf4", "llm_int8"])
+def test_formats_of_the_library_are_for_weights(format: str) -> None:
+    assert "is for the weights of" in dict(faults({"activations": {"format": format}}))["activations.format"]
+
+
+SOUND: list[dict[str, Any]] = [
+    {},
+    {"rotation": {"seed": 0}},
+    {"weights": GRID},
+    {"activations": INPUTS},
+    BOTH,
+    *({"weights": {**GRID, "clip": clip}} for clip in ("absmax", "mse")),
+    {"weights": {**GRID, "clip": "percentile", "percentile": 99.9, "symmetric": False, "rounding": "gptq"}},
+    {"weights": GROUPS, "activations": GROUPS, "rotation": {"seed": 3}, "keep": ["*.o_proj"]},
+    {"weights": {**GROUPS, "rounding": "gptq"}, "activations": STATIC},
+    {"activations": {**STATIC, "clip": "percentile", "percentile": 99.0}},
+    *(
+        {"weights": {"format": format, "granularity": "per_channel"}, "activations": {"format": "mxfp8"}}
+        for format in ("fp8_e4m3", "fp8_e5m2")
+    ),
+    *({"weights": {"format": format}} for format in ("mxfp8", "mxfp4", "nvfp4")),
+    {"weights": {"format": "mxfp4", "rounding": "gptq"}},
+    {"weights": GRID, "activations": {"format": "fp8_e4m3", "granularity": "per_token", "range": "dynamic"}},
+    {"weights": GRID, "activations": {**INPUTS, "outlier_threshold": 6}},
+    {**BOTH, "smoothing": {"alpha": 0}},
+    {**BOTH, "smoothing": {"alpha": "search_per_model", "sites": "all", "method": "smoothquant"}},
+    {"weights": GROUPS, "smoothing": {"alpha": "search_per_site", "method": "awq"}},
+    {**BOTH, "engine": "simulated"},
+    {**BOTH, "engine": "integer", "smoothing": {"alpha": 0.5}, "keep": ["*"]},
+    {**BOTH, "engine": "integer", "rotation": {"seed": 0}},
+    {"weights": {**GRID, "rounding": "gptq", "bits": 4}, "activations": STATIC, "engine": "integer"},
+    {"weights": {**GROUPS, "symmetric": False, "rounding": "gptq"}, "engine": "integer"},
+    {"weights": GRID, "activations": {**INPUTS, "symmetric": False, "clip": "mse"}, "engine": "integer"},
+    NF4,
+    {"weights": {"format": "llm_int8"}, "engine": "bitsandbytes", "keep": ["*.0.*"]},
+]
+
+
+@pytest.mark.parametrize("entry", SOUND)
+def test_a_scheme_whose_parts_go_together_is_accepted_and_can_be_read(entry: dict[str, Any]) -> None:
+    assert list(faults(entry)) == []
+    validate(_default_with("schemes/s", entry), ROOT, ROOT)
+    scheme = Scheme.of("s", entry)
+    assert scheme.quantizes == bool({"weights", "activations"} & entry.keys())
+    assert scheme.keep == tuple(entry.get("keep", ()))
+
+
+def test_the_sizes_of_blocks_are_those_of_their_grids() -> None:
+    assert dict(BLOCKS) == BLOCK_FORMATS
+
+
+def _sized(tmp_path: Path, source: str, fields: dict[str, Any], entry: dict[str, Any]) -> Config:
+    """The default with a model whose widths are known, and a scheme."""
+    config = _default_with("schemes/s", entry)
+    config["study"]["schemes"] = ["fp", "s"]
+    config["study"]["models"].append("own")
+    if source == "local":
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "config.json").write_text(json.dumps(fields))
+        config["models"]["own"] = {"source": "local", "path": "own"}
+    else:
+        config["models"]["own"] = {"source": "architecture", "config": fields, "seed": 0}
+    return config
+
+
+@pytest.mark.parametrize("source", ["local", "architecture"])
+@pytest.mark.parametrize(
+    ("entry", "key", "reason"),
+    [
+        ({"weights": GROUPS}, "weights.group_size", "is 64, which does not divide the width 96 of own"),
+        ({"weights": GRID, "activations": GROUPS}, "activations.group_size", "is 64, which does not divide"),
+        ({"weights": {**GROUPS, "group_size": 32}}, "", ""),
+        ({"weights": {"format": "mxfp4"}}, "", ""),
+        (BOTH, "", ""),
+    ],
+)
+def test_groups_must_divide_the_widths_that_are_known(
+    source: str, entry: dict[str, Any], key: str, reason: str, tmp_path: Path
+) -> None:
+    fields = {"model_type": "llama", "hidden_size": 96, "intermediate_size": 256}
+    config = _sized(tmp_path, source, fields, entry)
+    if not key:
+        validate(config, ROOT, tmp_path)
+        return
+    with pytest.raises(ConfigError) as caught:
+        validate(config, ROOT, tmp_path)
+    _assert_one_sentence(str(caught.value))
+    assert f"`schemes.s.{key}` {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("width", "fields"),
+    [(48, {"hidden_size": 64, "intermediate_size": 48}), (48, {"n_embd": 48}), (72, {"ffn_dim": 72})],
+)
+@pytest.mark.parametrize("part", ["weights", "activations"])
+def test_blocks_of_formats_must_divide_them_too(width: int, fields: dict[str, Any], part: str, tmp_path: Path) -> None:
+    config = _sized(tmp_path, "architecture", {"model_type": "x", **fields}, {part: {"format": "mxfp4"}})
+    with pytest.raises(ConfigError, match=rf"`schemes\.s\.{part}\.format` is mxfp4, .* of 32 do not .* {width} of own"):
+        validate(config, ROOT, tmp_path)
+    config["study"]["schemes"] = ["fp"]
+    validate(config, ROOT, tmp_path)
+
+
+def test_a_local_model_whose_configuration_is_not_json_is_refused(tmp_path: Path) -> None:
+    config = _sized(tmp_path, "local", {}, BOTH)
+    (tmp_path / "own" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"`models\.own\.path`: .*config\.json is not JSON"):
+        validate(config, ROOT, tmp_path)
 
 
 def test_names_that_yaml_reads_as_numbers_are_refused() -> None:
@@ -221,10 +491,17 @@ GOOD: list[tuple[str, object]] = [
     ("schemes/w8a8/weights/bits", 2),
     ("schemes/w8a8/weights/bits", 16),
     ("schemes/weights-only", {"weights": GRID}),
+    ("schemes/w8a8-smooth/smoothing/alpha", "search_per_site"),
+    ("evaluation/sensitivity/schemes", []),
+    ("evaluation/sensitivity/schemes", ["w8a8", "w4a4", "w8a8-outliers", "w4a4-nvfp4"]),
+    ("schemes/w8a8/keep", ["*.down_proj", "model.layers.0.*"]),
     ("schemes/activations-only", {"activations": {"bits": 8, "granularity": "per_tensor"}}),
     ("calibration/layers", [0, "last", 7]),
     ("calibration/max_windows", "all"),
     ("corpora/own", LOCAL_TEXT),
+    ("question_sets/own", LOCAL_QUESTIONS),
+    ("question_sets/own", {**HUB, "file": "a.parquet", "file_sha256": DIGEST, "format": "hellaswag"}),
+    ("evaluation/choices", {"question_sets": ["mmlu-subset"], "max_items": "all"}),
     ("models/own", {"source": "local", "path": "config"}),
     ("models/own", {**HUB, "sha256": {"model.safetensors": DIGEST}, "dtype": "bfloat16"}),
     ("models/own", {"source": "architecture", "config": {"model_type": "llama"}, "layers": 2, "seed": 0}),
@@ -288,12 +565,13 @@ def _documented_keys() -> set[str]:
 def test_the_walk_through_the_schema_finds_every_key_that_the_default_sets() -> None:
     keys = set(_schema_keys(schema(ROOT)))
     assert {"device", "models.<>.wheel_sha256", "models.<>.revision", "corpora.<>.text_key"} <= keys
+    assert {"question_sets.<>.revision", "evaluation.choices.max_items"} <= keys
     assert {"schemes.<>.smoothing.alpha", "models.<>.sha256.<>", "models.<>.config.model_type"} <= keys
     for section, content in _load(DEFAULT).items():
         for name, entry in content.items() if isinstance(content, dict) else ():
             assert f"{section}.{name}" in keys or f"{section}.<>" in keys
             for field in entry if isinstance(entry, dict) else ():
-                assert f"{section}.<>.{field}" in keys
+                assert f"{section}.{name}.{field}" in keys or f"{section}.<>.{field}" in keys
 
 
 def test_readme_documents_every_key_of_the_schema_and_no_other() -> None:
@@ -309,9 +587,9 @@ def _yaml_examples() -> list[str]:
 def test_every_example_of_the_readme_is_valid_over_the_default(tmp_path: Path) -> None:
     examples = _yaml_examples()
     assert len(examples) >= 3
-    for path in ("models/my-model", "texts"):
+    for path in ("models/my-model", "texts", "questions"):
         (tmp_path / path).mkdir(parents=True)
-    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl"):
+    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl", "questions/mine.jsonl"):
         (tmp_path / file).touch()
     for example in examples:
         config = _load(DEFAULT)
@@ -322,8 +600,11 @@ def test_every_example_of_the_readme_is_valid_over_the_default(tmp_path: Path) -
 def test_the_readme_states_the_defaults_that_the_default_configuration_has() -> None:
     text = README.read_text(encoding="utf-8")
     config = _load(DEFAULT)
-    for section in ("calibration", "evaluation", "figures"):
-        for key, value in config[section].items():
+    sections = {key: config[key] for key in ("calibration", "evaluation", "figures")}
+    for part in ("choices", "sensitivity"):
+        sections[f"evaluation.{part}"] = config["evaluation"].pop(part)
+    for section, content in sections.items():
+        for key, value in content.items():
             shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
             entry = re.search(rf"^- `{section}\.{key}`.*?(?=^- `|^#|\Z)", text, flags=re.MULTILINE | re.DOTALL)
             assert entry is not None, f"{section}.{key} has no entry"

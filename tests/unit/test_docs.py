@@ -63,7 +63,7 @@ def _rules_named(text: str) -> set[str]:
 
 def _rules() -> set[str]:
     texts = [file.read_text(encoding="utf-8") for file in (ROOT / "rules").glob("*.smk")]
-    return {rule for text in texts for rule in re.findall(r"^rule (\w+):", text, flags=re.MULTILINE)}
+    return {rule for text in texts for rule in re.findall(r"^(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE)}
 
 
 def test_results_tables_is_what_the_generator_writes() -> None:
@@ -139,6 +139,12 @@ def test_a_rule_that_does_not_exist_is_noticed_wherever_it_is_named() -> None:
 def test_architecture_names_every_rule_that_writes_something() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert {rule for rule, files in rule_outputs(ROOT).items() if files} <= _rules_named(text)
+
+
+def test_every_caption_that_a_rule_names_is_there_and_no_other() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in (ROOT / "rules").glob("*.smk")]
+    named = {name for text in texts for name in re.findall(r'caption="\.\./(report/captions/\w+\.rst)"', text)}
+    assert named == {f"report/captions/{path.name}" for path in (ROOT / "report" / "captions").iterdir()}
 
 
 def test_headings_are_turned_into_anchors_as_on_github() -> None:

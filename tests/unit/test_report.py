@@ -1,6 +1,7 @@
 """The report: one file that needs nothing else, escapes everything, and says what the tables say."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,31 @@ from inferometer.report.formats import gibibytes, interval, number, percent, rat
 from inferometer.report.page import render
 from inferometer.runs import RUN
 from inferometer.tables import read_table, write_table
-from tests.synthetic import COSTS, LAYERS, MEASURED, SHAPES, Config, ranges, sites, study, write_results
+from tests.synthetic import (
+    COSTS,
+    EVERY,
+    INTEGER,
+    ITEMS,
+    LAYERS,
+    MEASURED,
+    QUESTION_SETS,
+    ROTATED,
+    SEARCHED,
+    SEED,
+    SHAPES,
+    SKIPPED,
+    Config,
+    alphas,
+    paths,
+    ranges,
+    sites,
+    study,
+    write_results,
+)
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "machine", "sources", "reproduce")
+SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce")
 
 SCRIPT = "<script>alert(1)</script>"
 TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
@@ -30,6 +51,7 @@ HOSTILE: dict[str, Any] = {
     "licence": "שלום \u202eevil\u202c & {{ 7 * 7 }} {% raw %}",
     "caveat": "x" * 400 + f" -->{SCRIPT}<!--",
 }
+NAN, INFINITY = float("nan"), float("inf")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -140,7 +162,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 1 + 3 + 2, "perplexity, three of calibration, one for each smoothed scheme"
+    assert len(images) == 2 + 1 + 3 + 3 + 1, (
+        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each search"
+    )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert len(Parsed(either).texts["figcaption"]) == len(images)
@@ -187,15 +211,29 @@ def test_a_name_that_the_context_lacks_is_an_error(tmp_path: Path) -> None:
 # --- what it shows -----------------------------------------------------------------------------------------------
 
 
-def test_answers_come_first_and_the_float_model_before_its_schemes(page: str) -> None:
-    answers = [item.strip() for item in Parsed(page).texts["li"]][len(SECTIONS) :]
-    assert answers[0].startswith(f"{MEASURED} has a perplexity of ")
-    assert "in float (float32), on 6,132 tokens of prose in windows of 512." in answers[0]
-    assert [answer.split()[0] for answer in answers[1:5]] == ["w8a8", "w8a8-smooth", "w4a4", "w4a4-smooth"]
-    assert "collapsed" in answers[3]
-    assert "collapsed" not in answers[1]
-    assert answers[5].startswith("Smoothing w8a8 into w8a8-smooth closes ")
-    assert answers[6].endswith("which does not rescue it.")
+def test_answers_come_first_and_the_float_model_before_its_families(page: str) -> None:
+    [listed] = re.findall(r'<ul class="answers">.*?</ul>', page, flags=re.DOTALL)
+    answers = [item.strip() for item in Parsed(listed).texts["li"]]
+    starts = [
+        f"{MEASURED} has a perplexity of ",
+        "W8A8: w8a8-search raises the perplexity by 1.1 %",
+        "W4A4: w4a4-rotated raises the perplexity by ",
+        "Going from w8a8 to w8a8-smooth closes ",
+        "Going from w8a8 to w8a8-search closes ",
+        "Going from w4a4 to w4a4-smooth closes ",
+        "Going from w4a4 to w4a4-rotated closes ",
+        "w8a8-integer multiplies integers; its perplexity is within 0.0000 % of w8a8, simulated.",
+        "No other scheme has both fewer bytes and a lower perplexity than these: w4a4-rotated, w8a8-search, fp.",
+        "nf4-bnb could not be run: the library bitsandbytes can't be loaded here",
+    ]
+    assert len(answers) == len(starts)
+    for answer, start in zip(answers, starts, strict=True):
+        assert answer.startswith(start)
+    assert answers[0].endswith("in float (float32).")
+    assert "the best of 5; the worst, w8a8" in answers[1]
+    assert "the best of 3; the worst, w4a4, multiplies" in answers[2]
+    assert ["collapsed" in answer for answer in answers[1:3]] == [False, True]
+    assert ["does not rescue it" in answer for answer in answers[3:7]] == [False, False, True, False]
 
 
 def test_caveats_and_random_weights_are_said_beside_the_answers(page: str) -> None:
@@ -205,7 +243,7 @@ def test_caveats_and_random_weights_are_said_beside_the_answers(page: str) -> No
 
 
 def test_nothing_was_measured_of_random_weights(page: str) -> None:
-    for name in ("evaluation", "calibration", "smoothing", "machine"):
+    for name in ("evaluation", "calibration", "smoothing", "rotation", "machine"):
         assert SHAPES not in _section(page, name)
     assert SHAPES in _section(page, "sources")
 
@@ -213,8 +251,14 @@ def test_nothing_was_measured_of_random_weights(page: str) -> None:
 def test_schemes_stand_in_the_order_of_the_study(tmp_path: Path) -> None:
     order = ("w4a4", "fp", "w8a8")
     page = _page(study(schemes=order), tmp_path)
-    rows = re.findall(rf'<td>{MEASURED}</td><td class="text">([\w-]+)', page.split('id="calibration"')[0])
-    assert tuple(rows) == order
+    for table in _tables(page, "evaluation")[:2]:
+        found = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr><td>.*?</tr>", table, re.DOTALL)]
+        assert tuple(next(word for word in row if word in order) for row in found) == order
+
+
+def _tables(page: str, section: str) -> list[str]:
+    [part] = re.findall(rf'<section id="{section}">.*?</section>', page, flags=re.DOTALL)
+    return re.findall(r"<table>.*?</table>", part, flags=re.DOTALL)
 
 
 def _rows(page: str, section: str) -> list[str]:
@@ -222,11 +266,97 @@ def _rows(page: str, section: str) -> list[str]:
     return re.findall(r"<tr>.*?</tr>", part, flags=re.DOTALL)
 
 
-def test_rounded_schemes_are_marked_as_simulated_and_float_is_not(page: str) -> None:
-    rows = [row for row in _rows(page, "evaluation") if "cpu, float32" in row]
-    assert len(rows) == len(COSTS)
-    assert [("simulated</span>" in row) for row in rows] == [False, True, True, True, True]
-    assert [("bits, per channel" in row) for row in rows] == [False, True, True, True, True]
+def _cells(row: str) -> list[str]:
+    """The text of a row's cells, with white space folded."""
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.DOTALL)
+    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", cell)).split()) for cell in cells]
+
+
+def _body(table: str) -> list[list[str]]:
+    """The cells of each row below the heading."""
+    return [cells for row in re.findall(r"<tr>.*?</tr>", table, flags=re.DOTALL) if (cells := _cells(row))]
+
+
+def test_every_scheme_has_a_row_with_all_that_was_measured_of_it(page: str) -> None:
+    rows = {cells[1].split()[0]: cells for cells in _body(_tables(page, "evaluation")[0])}
+    assert tuple(rows) == EVERY
+    assert rows["fp"][3:6] == ["1", "0", "100 %"]
+    assert rows["fp"][6].startswith("70.0 % [")
+    assert rows["fp"][7:] == ["–", "5.000", "float32", "512"]
+    assert rows["w8a8"][3].startswith("1.0")
+    assert rows["w8a8"][4].startswith("0.0")
+    assert rows["w8a8"][5] == "100.0 %"
+    assert rows["w4a4"][5] == "25.0 %"
+    assert rows["w4a4"][7].startswith("−30.0 % [−")
+    assert rows["w4a4"][8:10] == ["1.500", "4.00"]
+    assert len({len(cells) for scheme, cells in rows.items() if scheme not in SKIPPED}) == 1
+
+
+def test_a_skipped_scheme_has_its_reason_and_no_numbers(page: str) -> None:
+    [cells] = [cells for cells in _body(_tables(page, "evaluation")[0]) if cells[1] in SKIPPED]
+    assert cells[2:] == [f"could not be run: {SKIPPED[cells[1]]}"]
+    for table in _tables(page, "evaluation")[1:3]:
+        assert not [cells for cells in _body(table) if set(cells) & set(SKIPPED)]
+
+
+def test_only_schemes_that_round_values_are_marked_as_simulated_and_those_have_no_speed(page: str) -> None:
+    for cells in _body(_tables(page, "evaluation")[0]):
+        scheme, *marked = cells[1].split()
+        computes = scheme in ("fp", INTEGER, "int8-bnb", *SKIPPED)
+        assert marked == ([] if computes else ["simulated"]), scheme
+        if scheme not in SKIPPED:
+            assert cells[-1] == ("512" if computes else "–"), scheme
+
+
+def test_what_each_scheme_is_stands_in_words(page: str) -> None:
+    rows = {cells[0]: cells[1:5] for cells in _body(_tables(page, "evaluation")[1])}
+    assert tuple(rows) == tuple(COSTS)
+    assert rows["fp"] == ["float32", "float32", "–", "float"]
+    assert rows["w8a8"] == ["8 bits, per channel", "8 bits, per token", "–", "simulated"]
+    assert rows[INTEGER][3] == "integer: int8 product"
+    assert rows[SEARCHED][2] == "SmoothQuant, α searched per site, all sites"
+    assert rows[ROTATED][2] == "rotated"
+    assert rows["int8-bnb"] == ["8 bits, bitsandbytes", "float32 (0.4 % of channels)", "–", "bitsandbytes"]
+
+
+def test_accuracies_of_every_question_set_are_listed(page: str) -> None:
+    rows = _body(_tables(page, "evaluation")[2])
+    assert [(cells[1], cells[2]) for cells in rows] == [(scheme, name) for scheme in COSTS for name in QUESTION_SETS]
+    assert {(cells[3], cells[4]) for cells in rows} == {(str(ITEMS), "33 %")}
+
+
+def test_gains_say_against_which_scheme_they_are(page: str) -> None:
+    found = {(cells[1], cells[2]) for cells in _body(_tables(page, "evaluation")[3])}
+    assert found == {
+        ("w8a8-smooth", "w8a8"),
+        (SEARCHED, "w8a8"),
+        ("w4a4-smooth", "w4a4"),
+        (ROTATED, "w4a4"),
+    }
+
+
+def test_layers_that_are_hurt_most_are_shown_where_they_were_measured(page: str, tmp_path: Path) -> None:
+    assert f"{MEASURED}: which layers can't take it" in _section(page, "evaluation")
+    other = _page(study(schemes=("fp", "w8a8")), tmp_path)
+    assert "can't take it" not in other
+
+
+def test_searches_and_rotations_are_told_in_their_chapters(page: str) -> None:
+    smoothing = _section(page, "smoothing")
+    assert smoothing.count("The search chose") == 1
+    assert f"{SEARCHED} (SmoothQuant, α searched per site, all sites)" in smoothing
+    rotation = _section(page, "rotation")
+    assert f"{MEASURED}: seed {SEED} ({ROTATED})" in rotation
+    assert "No scheme of this study" not in smoothing + rotation
+
+
+def test_the_other_study_is_quoted_beside_the_librarys_scheme_where_that_ran(page: str, tmp_path: Path) -> None:
+    text = _section(page, "evaluation")
+    assert "Here int8-bnb on tiny-llama has 1.0" in text
+    assert "75.0 % less than in float32" in text  # 8 of 32 bits
+    assert "60.0 % less" in text  # 2 of 5 million bytes
+    other = _page(study(schemes=("fp", "w8a8")), tmp_path)
+    assert "bitsandbytes library" not in other
 
 
 def test_a_job_without_a_scheme_has_a_dash_in_its_place(page: str) -> None:
@@ -247,14 +377,17 @@ def test_the_whole_configuration_is_on_the_page(page: str) -> None:
 
 
 @pytest.mark.parametrize("schemes", [("fp", "w8a8", "w4a4"), ("fp",)])
-def test_a_study_without_smoothing_still_has_a_whole_page(schemes: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
+    schemes: tuple[str, ...], tmp_path: Path
+) -> None:
     page = _page(study(schemes=schemes), tmp_path)
     parsed = Parsed(page)
     assert parsed.faults == []
     assert tuple(attributes["id"] for attributes in parsed.named("section")) == SECTIONS
     assert "No scheme of this study smooths." in page
-    assert "What smoothing alone gains" not in page
-    assert len(parsed.named("img")) == 1 + 3
+    assert "No scheme of this study rotates." in page
+    assert "alone gains" not in page
+    assert len(parsed.named("img")) == 2 + 3 + ("w4a4" in schemes)
 
 
 def test_a_cuda_run_says_so(tmp_path: Path) -> None:
@@ -269,23 +402,33 @@ def test_a_cuda_run_says_so(tmp_path: Path) -> None:
 # --- sentences ---------------------------------------------------------------------------------------------------
 
 
-def _perplexity(**schemes: tuple[float, float, float]) -> pd.DataFrame:
-    """Rows of a PERPLEXITY table with these ratios and their intervals."""
-    common = {"model": "m", "corpus": "prose", "window_tokens": 512, "tokens": 20440, "dtype": "float32"}
+ENTRIES: dict[str, Any] = study()["schemes"]
+
+
+def _schemes(**ratios: tuple[float, float, float]) -> pd.DataFrame:
+    """Rows of a SCHEMES table with these ratios and their intervals; each scheme takes fewer bytes than the last."""
     rows = [
         {
-            **common,
+            "model": "m",
+            "dtype": "float32",
             "scheme": scheme.replace("_", "-"),
+            "engine": ENTRIES[scheme.replace("_", "-")].get("engine", "simulated"),
+            "weights_bytes": 1000 - 10 * place,
             "perplexity": 20 * middle,
             "perplexity_low": 18 * middle,
             "perplexity_high": 22 * middle,
             "ratio": middle,
             "ratio_low": low,
             "ratio_high": high,
+            "skipped": None,
         }
-        for scheme, (low, middle, high) in {"fp": (1.0, 1.0, 1.0), **schemes}.items()
+        for place, (scheme, (low, middle, high)) in enumerate({"fp": (1.0, 1.0, 1.0), **ratios}.items())
     ]
     return pd.DataFrame(rows)
+
+
+def _answers(schemes: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
+    return sentences.answers(schemes, gains, "fp", ENTRIES)
 
 
 def _gains(ratio: tuple[float, float, float], closed: tuple[float, float, float]) -> pd.DataFrame:
@@ -301,40 +444,41 @@ NO_GAINS = _gains((1, 1, 1), (0, 0, 0)).head(0)
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ((312.0, 361.2, 419.3), "w4a4 multiplies the perplexity by 361 [312, 419]: the model has collapsed."),
-        ((10.01, 11, 12), "w4a4 multiplies the perplexity by 11.0 [10.0, 12.0]: the model has collapsed."),
+        ((312.0, 361.2, 419.3), "W4A4: w4a4 multiplies the perplexity by 361 [312, 419]: the model has collapsed."),
+        ((10.01, 11, 12), "W4A4: w4a4 multiplies the perplexity by 11.0 [10.0, 12.0]: the model has collapsed."),
         (
             (1e7, 8.5e7, 9e8),
-            "w4a4 multiplies the perplexity by 8.50·10⁷ [1.00·10⁷, 9.00·10⁸]: the model has collapsed.",
+            "W4A4: w4a4 multiplies the perplexity by 8.50·10⁷ [1.00·10⁷, 9.00·10⁸]: the model has collapsed.",
         ),
-        ((9.0, 11.0, 13.0), "w4a4 raises the perplexity by 1000.0 % [800.0 % to 1200.0 %]."),
-        ((1.024, 1.0292, 1.0342), "w4a4 raises the perplexity by 2.9 % [2.4 % to 3.4 %]."),
-        ((1.00001, 1.00002, 1.00003), "w4a4 raises the perplexity by 2·10⁻³ % [1·10⁻³ % to 3·10⁻³ %]."),
-        ((0.97, 0.98, 0.99), "w4a4 lowers the perplexity, to 0.9800 [0.9700, 0.9900] of the float model's."),
+        ((9.0, 11.0, 13.0), "W4A4: w4a4 raises the perplexity by 1000.0 % [800.0 % to 1200.0 %]."),
+        ((1.024, 1.0292, 1.0342), "W4A4: w4a4 raises the perplexity by 2.9 % [2.4 % to 3.4 %]."),
+        ((1.00001, 1.00002, 1.00003), "W4A4: w4a4 raises the perplexity by 2·10⁻³ % [1·10⁻³ % to 3·10⁻³ %]."),
+        ((0.97, 0.98, 0.99), "W4A4: w4a4 lowers the perplexity, to 0.9800 [0.9700, 0.9900] of the float model's."),
         (
             (0.998, 1.001, 1.004),
-            "w4a4 shows no difference from the float model that this sample could tell from chance ([0.9980, 1.0040]).",
+            "W4A4: w4a4 shows no difference from the float model that this sample could tell from chance "
+            "([0.9980, 1.0040]).",
         ),
         (
             (0.99, 0.995, 1.002),
-            "w4a4 shows no difference from the float model that this sample could tell from chance ([0.9900, 1.0020]).",
+            "W4A4: w4a4 shows no difference from the float model that this sample could tell from chance "
+            "([0.9900, 1.0020]).",
         ),
         (
             (1.0, 1.0, 1.0),
-            "w4a4 shows no difference from the float model that this sample could tell from chance ([1.0000, 1.0000]).",
+            "W4A4: w4a4 shows no difference from the float model that this sample could tell from chance "
+            "([1.0000, 1.0000]).",
         ),
     ],
 )
 def test_what_a_scheme_does_is_said_as_its_interval_allows(bounds: tuple[float, float, float], expected: str) -> None:
-    said = sentences.answers(_perplexity(w4a4=bounds), NO_GAINS, "fp")
-    assert said == [
-        "m has a perplexity of 20.0 [18.0, 22.0] in float (float32), on 20,440 tokens of prose in windows of 512.",
-        expected,
-    ]
+    said = _answers(_schemes(w4a4=bounds), NO_GAINS)
+    assert said[:2] == ["m has a perplexity of 20.0 [18.0, 22.0] in float (float32).", expected]
+    assert len(said) == 3
 
 
 W8A8 = (1.02, 1.03, 1.04)
-NONE = (float("nan"),) * 3
+NONE = (NAN,) * 3
 
 
 @pytest.mark.parametrize(
@@ -344,47 +488,73 @@ NONE = (float("nan"),) * 3
             (0.98, 0.987, 0.99),
             (0.31, 0.46, 0.58),
             W8A8,
-            "Smoothing w8a8 into w8a8-smooth closes 46 % [31 % to 58 %] of its gap to float.",
+            "Going from w8a8 to w8a8-smooth closes 46 % [31 % to 58 %] of its gap to float.",
         ),
         (
             (0.4, 0.46, 0.5),
             (0.49, 0.54, 0.59),
             (140.0, 166.0, 190.0),
-            "Smoothing w8a8 into w8a8-smooth closes 54 % [49 % to 59 %] of its gap to float, which does not rescue it.",
+            "Going from w8a8 to w8a8-smooth closes 54 % [49 % to 59 %] of its gap to float, which does not rescue it.",
         ),
-        ((1.01, 1.02, 1.03), (-0.9, -0.5, -0.1), W8A8, "Smoothing w8a8 into w8a8-smooth makes it worse, by 2.0 %."),
+        ((1.01, 1.02, 1.03), (-0.9, -0.5, -0.1), W8A8, "Going from w8a8 to w8a8-smooth makes it worse, by 2.0 %."),
         (
             (0.999, 1.0, 1.001),
             (-0.1, 0.0, 0.1),
             W8A8,
-            "Smoothing w8a8 into w8a8-smooth makes no difference that this sample could tell from chance.",
+            "Going from w8a8 to w8a8-smooth makes no difference that this sample could tell from chance.",
         ),
         (
             (0.97, 0.98, 0.99),
             NONE,
             W8A8,
-            "Smoothing w8a8 into w8a8-smooth lowers the perplexity by 2.0 %, from a base with no measurable gap to "
+            "Going from w8a8 to w8a8-smooth lowers the perplexity by 2.0 %, from a base with no measurable gap to "
             "float.",
         ),
     ],
 )
-def test_what_smoothing_gains_is_said_as_its_interval_allows(
+def test_what_a_remedy_gains_is_said_as_its_interval_allows(
     ratio: tuple[float, float, float],
     closed: tuple[float, float, float],
     smooth: tuple[float, float, float],
     expected: str,
 ) -> None:
-    perplexity = _perplexity(w8a8=W8A8, w8a8_smooth=smooth)
-    assert sentences.answers(perplexity, _gains(ratio, closed), "fp")[-1] == expected
+    assert _answers(_schemes(w8a8=W8A8, w8a8_smooth=smooth), _gains(ratio, closed))[-2] == expected
 
 
 def test_every_model_gets_its_own_answers() -> None:
-    one = _perplexity(w8a8=W8A8)
-    both = pd.concat([one, _perplexity(w8a8=(0.5, 0.6, 0.7)).assign(model="n")])
-    said = sentences.answers(both, _gains((0.98, 0.987, 0.99), NONE).assign(model="n").head(0), "fp")
-    assert [sentence.split()[0] for sentence in said] == ["m", "w8a8", "n", "w8a8"]
+    both = pd.concat([_schemes(w8a8=W8A8), _schemes(w8a8=(0.5, 0.6, 0.7)).assign(model="n")])
+    said = _answers(both, NO_GAINS)
+    assert [sentence.split()[0] for sentence in said] == ["m", "W8A8:", "No", "n", "W8A8:", "No"]
     assert "raises" in said[1]
-    assert "lowers" in said[3]
+    assert "lowers" in said[4]
+    assert said[2].endswith("than these: w8a8, fp.")
+    assert said[5].endswith("than these: w8a8.")
+
+
+def test_a_family_is_told_by_its_best_and_its_worst() -> None:
+    said = _answers(_schemes(w8a8_smooth=(1.0, 1.01, 1.02), w8a8=W8A8, w8a8_search=(1.001, 1.002, 1.003)), NO_GAINS)
+    assert said[1] == (
+        "W8A8: w8a8-search raises the perplexity by 0.2 % [0.1 % to 0.3 %], the best of 3; the worst, w8a8, raises the "
+        "perplexity by 3.0 % [2.0 % to 4.0 %]."
+    )
+
+
+def test_an_integer_engine_is_held_against_the_same_scheme_simulated() -> None:
+    said = _answers(_schemes(w8a8=W8A8, w8a8_integer=(1.02, 1.030103, 1.04)), NO_GAINS)
+    assert said[2] == "w8a8-integer multiplies integers; its perplexity is within 0.0100 % of w8a8, simulated."
+    alone = _answers(_schemes(w8a8_smooth=W8A8, w8a8_integer=W8A8), NO_GAINS)
+    assert not any("multiplies integers" in sentence for sentence in alone)
+
+
+def test_a_scheme_that_could_not_be_run_is_named_with_the_reason_and_ranked_nowhere() -> None:
+    table = pd.concat([_schemes(w8a8=W8A8), _schemes(nf4_bnb=W8A8).tail(1)], ignore_index=True)
+    table.loc[2, ["perplexity", "ratio", "ratio_low", "ratio_high", "weights_bytes"]] = [NAN, NAN, NAN, NAN, 0]
+    table.loc[2, "skipped"] = "there is no library."
+    said = _answers(table, NO_GAINS)
+    assert said[1].startswith("W8A8: ")
+    assert said[2].endswith(": w8a8, fp.")
+    assert said[3] == "nf4-bnb could not be run: there is no library."
+    assert len(said) == 4
 
 
 def test_ranges_name_the_largest_input_of_the_layer_with_and_without_the_first_token() -> None:
@@ -409,16 +579,41 @@ def test_the_largest_input_of_all_may_be_negative() -> None:
 
 def test_smoothing_says_what_was_folded_and_why_the_rest_was_not() -> None:
     assert sentences.smoothing(sites()) == (
-        f"{LAYERS} of {2 * LAYERS + 1} norms were folded; the float logits before and after agree to a relative error "
-        "of 3.0·10⁻⁷ (allowed: 10⁻⁴). Refused: model.layers.0.post_norm, model.layers.1.post_norm and 2 more, since "
-        "its output is also read by Tensor.add. Refused: model.norm, since it feeds lm_head."
+        f"{LAYERS} norms of {2 * LAYERS + 1} places were folded; the float logits before and after agree to a relative "
+        "error of 3.0·10⁻⁷ (allowed: 10⁻⁴). Refused: model.layers.0.post_norm, model.layers.1.post_norm and 2 more, "
+        "since its output is also read by Tensor.add. Refused: model.norm, since it feeds lm_head."
     )
     assert "Refused" not in sentences.smoothing(sites().loc[lambda table: table["folded"]])
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------
+def test_smoothing_counts_linear_layers_apart_from_norms() -> None:
+    said = sentences.smoothing(sites(SEARCHED))
+    assert said.startswith(f"{LAYERS} norms and {LAYERS} linear layers of {3 * LAYERS + 1} places were folded; ")
 
-NAN, INFINITY = float("nan"), float("inf")
+
+def test_a_search_says_what_it_chose_and_what_that_gained() -> None:
+    errors = alphas()
+    half = errors[errors["alpha"] == 0.5]["error"].mean()  # (0.001 + 0.01·0.01 + 0.001 + 0.01·0.04) / 2
+    assert half == pytest.approx(0.00125)
+    assert sentences.search(errors) == (
+        "The search chose strengths of 0.4 to 0.7: the mean output error on calibration text is 0.0010 of the outputs' "
+        "power, against 0.0012 at α = 0.5."
+    )
+    of_norms = errors[errors["site"].str.endswith("norm")]
+    assert sentences.search(of_norms).startswith("The search chose strengths of 0.4: ")
+
+
+def test_a_rotation_says_what_it_touches_and_how_well_the_proof_held() -> None:
+    assert sentences.rotation(paths()) == (
+        f"{2 * LAYERS} layers read the rotated stream and {2 * LAYERS} write to it, with {LAYERS} norms absorbed; "
+        f"{LAYERS} value layers took up a rotation of heads, and the inputs of {LAYERS} layers are rotated as the "
+        "model runs. The float logits before and after agree to a relative error of 4.0·10⁻⁷ (allowed: 10⁻⁴)."
+    )
+    without = paths()[paths()["role"] != "value"]
+    assert "0 value layers took up" in sentences.rotation(without)
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,14 @@ ROOT = Path(__file__).parents[2]
 PROJECT_PARTS = ("Snakefile", "rules", "workflow", "inferometer", "config", "report", "profiles")
 WINDOW_TOKENS = 32
 WINDOWS = 6
-SCHEMES = ("fp", "w8a8", "w8a8-smooth", "w4a4")
-TIMEOUT_S = 240
+ROTATED = "w4a4-rotated-g16"  # the widths of the tiny model are no multiples of the default's groups
+SEARCHED = "w8a8-smooth-all"
+SMOOTHED = ("w8a8-smooth", SEARCHED)
+SCHEMES = ("fp", "w8a8", "w8a8-integer", *SMOOTHED, "w4a4", ROTATED, "nf4-bnb")
+ITEMS = 4
+SENSITIVE = "w4a4"
+SENSITIVITY_TOKENS = 16
+TIMEOUT_S = 280
 CONNECTIONS = "INFEROMETER_TEST_CONNECTIONS"
 
 # Found by Python when it starts: no process of a test reaches beyond this machine, and each attempt is noted.
@@ -269,7 +275,7 @@ def setting(value: object, *keys: str) -> Change:
 
 
 def new_study(folder: Path, place: Place) -> Study:
-    """A folder with one tiny model and two texts, and a study of them beside a model that is a shape only."""
+    """A folder with a tiny model, two texts and questions, and a study of them beside a model that is a shape only."""
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split("\n", "isolated")]
@@ -280,6 +286,13 @@ def new_study(folder: Path, place: Place) -> Study:
     (texts / "calibration.txt").write_text("\n".join(tiny_texts(seed=1)), encoding="utf-8")
     lines = [json.dumps({"passage": text}) for text in tiny_texts(seed=2)]
     (texts / "evaluation.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = [text.split() for text in tiny_texts(count=6, words=10, seed=3)]
+    questions = [
+        {"activity_label": text[0], "ctx_a": text[1], "ctx_b": text[2], "endings": text[3:6], "label": place % 3}
+        for place, text in enumerate(words)
+    ]
+    lines = [json.dumps(question) for question in questions]
+    (texts / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shape = {**CONFIGS["llama"], "vocab_size": len(WORDS), "max_position_embeddings": 128}
     config = {
         "models": {
@@ -295,14 +308,35 @@ def new_study(folder: Path, place: Place) -> Study:
                 "text_key": "passage",
             },
         },
+        "question_sets": {"quiz": {"source": "local", "path": "texts/questions.jsonl", "format": "hellaswag"}},
+        "schemes": {
+            ROTATED: {
+                "weights": {
+                    "bits": 4,
+                    "granularity": "per_group",
+                    "group_size": 16,
+                    "symmetric": False,
+                    "rounding": "gptq",
+                },
+                "activations": {"bits": 4, "granularity": "per_token", "symmetric": False},
+                "rotation": {"seed": 0},
+            }
+        },
         "study": {"title": "A tiny study", "models": ["tiny", "shape"], "schemes": list(SCHEMES)},
         "calibration": {
             "corpus": "calibration-text",
             "window_tokens": WINDOW_TOKENS,
             "max_windows": 4,
+            "rounding_windows": 3,
             "layers": ["first", "last"],
         },
-        "evaluation": {"corpus": "evaluation-text", "window_tokens": WINDOW_TOKENS, "max_windows": WINDOWS},
+        "evaluation": {
+            "corpus": "evaluation-text",
+            "window_tokens": WINDOW_TOKENS,
+            "max_windows": WINDOWS,
+            "choices": {"question_sets": ["quiz"], "max_items": ITEMS},
+            "sensitivity": {"schemes": [SENSITIVE], "window_tokens": SENSITIVITY_TOKENS},
+        },
         "device": "cpu",
     }
     return Study(folder, place, config)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import tiny_checkpoint
-from tests.workflow.snakemake_runs import Change, Outcome, Study, dry_runs, setting
+from tests.workflow.snakemake_runs import ROTATED, Change, Outcome, Study, dry_runs, setting
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,6 +30,18 @@ INVALID: dict[str, tuple[Change, str]] = {
     "a wrong type": (setting("4", "calibration", "max_windows"), "`calibration.max_windows` is '4'"),
     "alpha above 1": (setting(1.5, "schemes", "w8a8-smooth", "smoothing", "alpha"), "it must be at most 1."),
     "alpha below 0": (setting(-0.1, "schemes", "w8a8-smooth", "smoothing", "alpha"), "it must be at least 0."),
+    "groups that no width can be cut into": (
+        setting(5, "schemes", ROTATED, "weights", "group_size"),
+        f"`schemes.{ROTATED}.weights.group_size` is 5, which does not divide the width 32 of tiny",
+    ),
+    "smoothing of a rotated scheme": (
+        setting({"alpha": 0.5}, "schemes", ROTATED, "smoothing"),
+        f"`schemes.{ROTATED}.smoothing` is undone by `rotation`",
+    ),
+    "single layers of a rotated scheme": (
+        setting([ROTATED], "evaluation", "sensitivity", "schemes"),
+        f"`evaluation.sensitivity.schemes` names {ROTATED!r}, but single layers can be rounded alone only in",
+    ),
     "one bit": (
         setting(1, "schemes", "w8a8", "weights", "bits"),
         "`schemes.w8a8.weights.bits` is 1; it must be at least 2.",
@@ -148,7 +160,7 @@ MODEL_FAULTS: dict[str, tuple[Callable[[Path], None], dict[str, Any], Fault]] = 
         {},
         Fault(
             "not-numbers/evaluation/fp/perplexity.parquet",
-            "evaluate/not-numbers/fp.log",
+            "evaluate_reference/not-numbers/fp.log",
             "the model's logits are not numbers (NaN) in window 0",
         ),
     ),
@@ -186,7 +198,7 @@ FAULTS = {
     **{name: fault for name, (*_, fault) in (*MODEL_FAULTS.items(), *TEXT_FAULTS.items())},
     "window": Fault(
         "tiny/evaluation/fp/perplexity.parquet",
-        "evaluate/tiny/fp.log",
+        "evaluate_reference/tiny/fp.log",
         "configuration key `evaluation.window_tokens` is 65, but tiny has a context of 64 tokens",
     ),
 }
@@ -268,7 +280,8 @@ def test_a_hostile_title_is_only_text_on_the_page_of_a_study_of_the_float_model_
     hostile = own_copy.changed(setting(title, "study", "title")).changed(setting(["fp"], "study", "schemes"))
     outcome = hostile.snakemake()
     assert outcome.status == 0, outcome.output
-    assert outcome.jobs == {"summarize_perplexity", "plot_perplexity", "summarize_runs", "report"}
+    summaries = {"summarize_perplexity", "summarize_schemes", "summarize_runs"}
+    assert outcome.jobs == summaries | {"plot_perplexity", "plot_pareto", "report"}
     page = (own_copy.results / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert "<b>quotes" not in page
@@ -280,4 +293,4 @@ def test_a_run_takes_up_where_a_fault_was_mended(failed: Failed, tmp_path: Path)
     shutil.rmtree(mended.folder / "models" / "truncated")
     tiny_checkpoint(mended.folder / "models" / "truncated")
     target = "results/truncated/evaluation/fp/perplexity.parquet"
-    assert mended.would_run(target) == {"fetch_model truncated", "evaluate truncated/fp"}
+    assert mended.would_run(target) == {"fetch_model truncated", "evaluate_reference truncated/fp"}

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.workflow.conftest import Finished
-from tests.workflow.snakemake_runs import Study
+from tests.workflow.snakemake_runs import SCHEMES, Study
 
 Found = TypeVar("Found")
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 
 PATIENCE_S = 60
 SCORES = "results/tiny/evaluation/fp/perplexity.parquet"
+SCORES_OF_A_SCHEME = "results/tiny/evaluation/w4a4/perplexity.parquet"
 TEXTS = "results/sources/corpora/evaluation-text.parquet"
 ON_A_SMALL_DISK = """
     mount -t tmpfs -o size="$1" tmpfs "$2" || exit 99
@@ -74,7 +75,7 @@ def test_a_full_disk_is_named_and_nothing_of_the_job_is_left(own_copy: Study) ->
     assert outcome.status == 1, outcome.output
     assert f"cannot write {SCORES}: " in outcome.sentence
     assert "No space left on device; nothing was kept." in outcome.sentence
-    assert "Error in rule evaluate" in outcome.output
+    assert "Error in rule evaluate_reference" in outcome.output
     assert "Traceback" not in outcome.output
     assert "LEFT" not in outcome.output
 
@@ -132,7 +133,7 @@ def assert_nothing_half_written(study: Study, target: str) -> None:
 def test_a_killed_job_is_named_and_the_next_call_makes_only_what_is_missing(own_copy: Study, tmp_path: Path) -> None:
     whole = (own_copy.folder / SCORES).read_bytes()
     shutil.rmtree((own_copy.folder / SCORES).parent)
-    log = own_copy.results / "logs" / "evaluate" / "tiny" / "fp.log"
+    log = own_copy.results / "logs" / "evaluate_reference" / "tiny" / "fp.log"
     log.unlink()
     output = tmp_path / "output.txt"
     with running(own_copy, "evaluate", SCORES, output) as (snakemake, job):
@@ -141,14 +142,16 @@ def test_a_killed_job_is_named_and_the_next_call_makes_only_what_is_missing(own_
         status = snakemake.wait(PATIENCE_S)
     said = output.read_text(encoding="utf-8")
     assert status == 1, said
-    assert "Error in rule evaluate" in said
+    assert "Error in rule evaluate_reference" in said
     assert "SIGKILL" in said
-    assert "results/logs/evaluate/tiny/fp.log" in said
+    assert "results/logs/evaluate_reference/tiny/fp.log" in said
     assert_nothing_half_written(own_copy, SCORES)
-    after = {"summarize_perplexity", "plot_perplexity", "summarize_runs", "report"}
-    assert own_copy.would_run() == {"evaluate tiny/fp"} | after
+    schemes = {f"evaluate tiny/{scheme}" for scheme in SCHEMES if scheme != "fp"}  # all are compared with float
+    after = {f"summarize_{table}" for table in ("perplexity", "schemes", "runs")}
+    figures = {"plot_perplexity", "plot_pareto", "report"}
+    assert own_copy.would_run() == {"evaluate_reference tiny/fp"} | schemes | after | figures
     again = own_copy.snakemake(targets=[SCORES])
-    assert again.jobs == {"evaluate tiny/fp"}
+    assert again.jobs == {"evaluate_reference tiny/fp"}
     assert (own_copy.folder / SCORES).read_bytes() == whole
 
 
@@ -179,14 +182,14 @@ def test_snakemake_asked_to_stop_finishes_its_running_job_and_keeps_the_result(o
 
 
 def test_a_damaged_table_is_named_and_made_again_once_it_is_deleted(own_copy: Study) -> None:
-    table = own_copy.folder / SCORES
+    table = own_copy.folder / SCORES_OF_A_SCHEME
     table.write_bytes(table.read_bytes()[:-100])
     summary = "results/summary/perplexity.parquet"
     outcome = own_copy.snakemake(targets=[summary])
     assert outcome.status == 1
-    assert f"cannot read the table {SCORES}: " in outcome.sentence
+    assert f"cannot read the table {SCORES_OF_A_SCHEME}: " in outcome.sentence
     assert "delete it and run again." in outcome.sentence
     assert "Traceback" not in outcome.output
     assert_nothing_half_written(own_copy, summary)
     table.unlink()
-    assert own_copy.would_run(summary) == {"evaluate tiny/fp", "summarize_perplexity"}
+    assert own_copy.would_run(summary) == {"evaluate tiny/w4a4", "summarize_perplexity"}

@@ -11,41 +11,86 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, RANGES, SURFACES, WEIGHTS
-from inferometer.evaluation.tables import GAINS, PERPLEXITY
+from inferometer.evaluation.tables import (
+    ACCURACY,
+    CHOICES,
+    FIDELITY,
+    GAINS,
+    LAYERS,
+    PERPLEXITY,
+    SCHEMES,
+    SENSITIVITY,
+    STORAGE,
+)
 from inferometer.evaluation.tables import WINDOWS as SCORES
 from inferometer.manifest import Manifest
+from inferometer.rotation.tables import PATHS
 from inferometer.runs import RUN
-from inferometer.smoothing.tables import SCALES, SITES
-from inferometer.sources.tables import CORPUS
-from inferometer.tables import Table, read_table
+from inferometer.smoothing.tables import ALPHAS, SCALES, SITES
+from inferometer.sources.tables import CORPUS, QUESTIONS
+from inferometer.tables import Table, read_table, records
 from tests.tiny import tiny_texts
 from tests.workflow.conftest import Finished
-from tests.workflow.snakemake_runs import SCHEMES, WINDOW_TOKENS, WINDOWS, Study
+from tests.workflow.snakemake_runs import (
+    ITEMS,
+    ROTATED,
+    SEARCHED,
+    SENSITIVE,
+    SENSITIVITY_TOKENS,
+    SMOOTHED,
+    WINDOW_TOKENS,
+    WINDOWS,
+    Study,
+)
+from tests.workflow.snakemake_runs import SCHEMES as STUDY_SCHEMES
 
 pytestmark = pytest.mark.timeout(300)
 
 TABLES: dict[str, Table] = {
     "sources/corpora/calibration-text.parquet": CORPUS,
     "sources/corpora/evaluation-text.parquet": CORPUS,
+    "sources/questions/quiz.parquet": QUESTIONS,
     "tiny/calibration/activations.parquet": ACTIVATIONS,
     "tiny/calibration/weights.parquet": WEIGHTS,
     "tiny/calibration/histograms.parquet": HISTOGRAMS,
     "tiny/calibration/surfaces.parquet": SURFACES,
     "tiny/calibration/run.parquet": RUN,
-    "tiny/smoothing/w8a8-smooth/scales.parquet": SCALES,
-    "tiny/smoothing/w8a8-smooth/sites.parquet": SITES,
-    "tiny/smoothing/w8a8-smooth/run.parquet": RUN,
-    **{f"tiny/evaluation/{scheme}/perplexity.parquet": SCORES for scheme in SCHEMES},
-    **{f"tiny/evaluation/{scheme}/run.parquet": RUN for scheme in SCHEMES},
+    **{
+        f"tiny/smoothing/{scheme}/{name}.parquet": table
+        for scheme in SMOOTHED
+        for name, table in (("scales", SCALES), ("sites", SITES), ("alphas", ALPHAS), ("run", RUN))
+    },
+    "tiny/rotation/0/paths.parquet": PATHS,
+    "tiny/rotation/0/run.parquet": RUN,
+    **{
+        f"tiny/evaluation/{scheme}/{name}.parquet": table
+        for scheme in STUDY_SCHEMES
+        for name, table in (
+            ("perplexity", SCORES),
+            ("fidelity", FIDELITY),
+            ("choices", CHOICES),
+            ("layers", LAYERS),
+            ("storage", STORAGE),
+            ("run", RUN),
+        )
+    },
+    f"tiny/evaluation/{SENSITIVE}/sensitivity.parquet": SENSITIVITY,
+    f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
     "summary/perplexity.parquet": PERPLEXITY,
-    "summary/smoothing_gains.parquet": GAINS,
+    "summary/gains.parquet": GAINS,
+    "summary/schemes.parquet": SCHEMES,
+    "summary/accuracy.parquet": ACCURACY,
     "summary/ranges.parquet": RANGES,
     "summary/runs.parquet": RUN,
 }
+EMPTY = {"tiny/evaluation/fp/layers.parquet"}  # nothing is rounded
 MEASURING_LOGS = [
     "calibrate/tiny.log",
-    "smooth/tiny/w8a8-smooth.log",
-    *(f"evaluate/tiny/{scheme}.log" for scheme in SCHEMES),
+    *(f"smooth/tiny/{scheme}.log" for scheme in SMOOTHED),
+    "rotate/tiny/0.log",
+    "evaluate_reference/tiny/fp.log",
+    *(f"evaluate/tiny/{scheme}.log" for scheme in STUDY_SCHEMES if scheme != "fp"),
+    f"measure_sensitivity/tiny/{SENSITIVE}.log",
 ]
 
 
@@ -62,7 +107,7 @@ def test_the_default_profile_is_picked_up(finished: Finished) -> None:
 
 def test_every_table_is_there_and_is_what_its_declaration_says(study: Study) -> None:
     for path, table in TABLES.items():
-        assert len(read_table(table, study.results / path)) > 0, path
+        assert (len(read_table(table, study.results / path)) > 0) == (path not in EMPTY), path
 
 
 def test_no_table_is_left_that_no_declaration_covers(study: Study) -> None:
@@ -79,12 +124,13 @@ def test_a_second_run_does_nothing(study: Study) -> None:
 
 def test_an_evaluation_that_is_forced_again_writes_the_same_bytes(own_copy: Study) -> None:
     folder = own_copy.results / "tiny" / "evaluation" / "w8a8-smooth"
-    before = (folder / "perplexity.parquet").read_bytes()
+    results = ("perplexity", "fidelity", "choices", "layers", "storage")
+    before = {name: (folder / f"{name}.parquet").read_bytes() for name in results}
     times = (folder / "run.parquet").read_bytes()
     target = "results/tiny/evaluation/w8a8-smooth/perplexity.parquet"
     outcome = own_copy.snakemake("--forcerun", "evaluate", targets=[target])
     assert outcome.jobs == {"evaluate tiny/w8a8-smooth"}
-    assert (folder / "perplexity.parquet").read_bytes() == before
+    assert {name: (folder / f"{name}.parquet").read_bytes() for name in results} == before
     assert (folder / "run.parquet").read_bytes() != times  # so it did run
 
 
@@ -172,9 +218,72 @@ def test_rounding_costs_what_the_reference_way_of_rounding_costs(study: Study, s
     assert expected != pytest.approx(in_float, rel=1e-4)  # so rounding is seen at all
 
 
-def test_smoothing_changes_what_rounding_costs(study: Study) -> None:
-    plain, smooth = measured(study, "w8a8")[0], measured(study, "w8a8-smooth")[0]
-    assert plain != pytest.approx(smooth, rel=1e-6)
+def summary_of(study: Study, scheme: str) -> dict[str, object]:
+    """The row of the table of all schemes."""
+    table = read_table(SCHEMES, study.results / "summary/schemes.parquet")
+    [row] = records(table[table["scheme"] == scheme])
+    return row
+
+
+def test_smoothing_and_rotation_change_what_rounding_costs(study: Study) -> None:
+    plain = measured(study, "w8a8")[0]
+    for scheme in SMOOTHED:
+        assert plain != pytest.approx(measured(study, scheme)[0], rel=1e-6)
+    storage = {scheme: summary_of(study, scheme) for scheme in ("w4a4", ROTATED)}
+    head = 64 * 32 * 4  # the tied head of a rotated model has a weight of its own
+    assert storage[ROTATED]["float_bytes"] == storage["w4a4"]["float_bytes"] + head  # type: ignore[operator]
+
+
+def test_integers_that_are_multiplied_give_what_simulated_ones_give(study: Study) -> None:
+    simulated, multiplied = (summary_of(study, scheme) for scheme in ("w8a8", "w8a8-integer"))
+    assert measured(study, "w8a8-integer")[0] == pytest.approx(measured(study, "w8a8")[0], rel=1e-3)
+    assert multiplied["engine"] == "integer"
+    assert multiplied["kernels"] is not None
+    assert multiplied["rounded_bytes"] == simulated["rounded_bytes"]
+
+
+def test_the_float_model_is_no_distance_from_itself_and_rounded_ones_are(study: Study) -> None:
+    for scheme in STUDY_SCHEMES:
+        row = summary_of(study, scheme)
+        if scheme == "fp":
+            assert (row["kl_divergence"], row["top_agreement"]) == (0, 1)
+        elif row["skipped"] is None:
+            assert 0 < row["kl_divergence"] < 10, scheme  # type: ignore[operator]
+
+
+def test_a_search_tries_every_strength_at_each_site_and_chooses_one(study: Study) -> None:
+    alphas = read_table(ALPHAS, study.results / f"tiny/smoothing/{SEARCHED}/alphas.parquet")
+    by_site = alphas.groupby("site")
+    assert len(by_site) == 3 * 4
+    assert (by_site["alpha"].nunique() == 11).all()
+    assert (by_site["chosen"].sum() == 1).all()
+    best = alphas.loc[by_site["error"].idxmin()]
+    assert best["chosen"].all()
+
+
+def test_every_layer_is_rounded_alone_once(study: Study) -> None:
+    rows = read_table(SENSITIVITY, study.results / f"tiny/evaluation/{SENSITIVE}/sensitivity.parquet")
+    assert len(rows) == 3 * 7
+    assert set(rows["tokens"]) == {SENSITIVITY_TOKENS}
+    layers = read_table(LAYERS, study.results / f"tiny/evaluation/{SENSITIVE}/layers.parquet")
+    assert set(rows["layer"]) == set(layers["layer"])
+
+
+def test_every_scheme_answers_the_same_questions(study: Study) -> None:
+    accuracy = read_table(ACCURACY, study.results / "summary/accuracy.parquet")
+    ran = [scheme for scheme in STUDY_SCHEMES if summary_of(study, scheme)["skipped"] is None]
+    assert sorted(accuracy["scheme"]) == sorted(ran)
+    assert set(accuracy["items"]) == {ITEMS}
+
+
+def test_a_scheme_of_a_library_ran_or_says_why_it_did_not(study: Study) -> None:
+    row = summary_of(study, "nf4-bnb")
+    assert row["engine"] == "bitsandbytes"
+    if row["skipped"] is None:
+        assert row["ratio"] is not None
+    else:
+        page = (study.results / "report.html").read_text(encoding="utf-8")
+        assert "nf4-bnb could not be run" in page
 
 
 def test_snakemakes_own_report_has_every_chapter_as_a_category(own_copy: Study) -> None:
@@ -229,7 +338,13 @@ def test_a_run_leaves_no_half_written_files(study: Study) -> None:
 
 def test_figures_are_pictures_of_the_declared_kinds(study: Study) -> None:
     results: Path = study.results
-    for name in ("summary/perplexity.svg", "tiny/calibration/distributions.svg"):
+    for name in (
+        "summary/perplexity.svg",
+        "summary/pareto.svg",
+        "tiny/calibration/distributions.svg",
+        f"tiny/evaluation/{SENSITIVE}/sensitivity.svg",
+        f"tiny/smoothing/{SEARCHED}/alphas.svg",
+    ):
         assert "<svg" in (results / name).read_text(encoding="utf-8"), name
     for tensor in ("activation", "weight"):
         picture = results / f"tiny/calibration/surfaces-{tensor}.png"

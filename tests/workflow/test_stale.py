@@ -11,24 +11,68 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_checkpoint
-from tests.workflow.snakemake_runs import SCHEMES, Change, Outcome, Study, copy_project, dry_runs, setting
+from tests.workflow.snakemake_runs import (
+    ROTATED,
+    SCHEMES,
+    SEARCHED,
+    SENSITIVE,
+    SMOOTHED,
+    Change,
+    Outcome,
+    Study,
+    copy_project,
+    dry_runs,
+    setting,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
 Scenario = Callable[[Study, Path], Study]
 
-EVALUATED = {f"evaluate tiny/{scheme}" for scheme in SCHEMES}
-AFTER_EVALUATION = {"summarize_perplexity", "plot_perplexity", "summarize_runs", "report"}
-SMOOTHED = {"smooth tiny/w8a8-smooth", "plot_smoothing tiny/w8a8-smooth"}
-AFTER_SMOOTHING = {"evaluate tiny/w8a8-smooth"} | AFTER_EVALUATION
+AFTER_EVALUATION = {
+    "summarize_perplexity",
+    "plot_perplexity",
+    "summarize_schemes",
+    "plot_pareto",
+    "summarize_runs",
+    "report",
+}
+EVALUATED = {"evaluate_reference tiny/fp", *(f"evaluate tiny/{scheme}" for scheme in SCHEMES if scheme != "fp")}
+SENSITIVITY = {f"measure_sensitivity tiny/{SENSITIVE}", f"plot_sensitivity tiny/{SENSITIVE}"}
+AFTER_SENSITIVITY = {"summarize_runs", "report"}
+ALPHAS = {f"plot_alphas tiny/{SEARCHED}"}
+
+
+def smoothed(scheme: str) -> set[str]:
+    """What reruns when a scheme is smoothed anew."""
+    return {f"smooth tiny/{scheme}", f"plot_smoothing tiny/{scheme}"} | (ALPHAS if scheme == SEARCHED else set())
+
+
+def evaluated(*schemes: str) -> set[str]:
+    """What reruns when schemes are evaluated anew."""
+    return {f"evaluate tiny/{scheme}" for scheme in schemes} | AFTER_EVALUATION
+
+
+ALL_SMOOTHED = {job for scheme in SMOOTHED for job in smoothed(scheme)}
 CALIBRATION_FIGURES = {
     "plot_distributions tiny",
     "plot_surfaces tiny/activation",
     "plot_surfaces tiny/weight",
 }
-AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | SMOOTHED | AFTER_SMOOTHING
-ALL_FIGURES = CALIBRATION_FIGURES | {"plot_smoothing tiny/w8a8-smooth", "plot_perplexity"}
-ONE_MODEL = {"fetch_model tiny", "calibrate tiny"} | EVALUATED | SMOOTHED | CALIBRATION_FIGURES
+AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | ALL_SMOOTHED | evaluated(*SMOOTHED)
+ALL_FIGURES = (
+    CALIBRATION_FIGURES
+    | ALPHAS
+    | {f"plot_smoothing tiny/{scheme}" for scheme in SMOOTHED}
+    | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto"}
+)
+ONE_MODEL = (
+    {"fetch_model tiny", "calibrate tiny", "rotate tiny/0"}
+    | EVALUATED
+    | SENSITIVITY
+    | ALL_SMOOTHED
+    | CALIBRATION_FIGURES
+)
 
 
 def configured(change: Change) -> Scenario:
@@ -121,11 +165,47 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "a licence text": (configured(setting("CC-BY-4.0", "models", "tiny", "licence")), {"report"}),
     "the bits of one scheme": (
         configured(setting({"bits": 3, "granularity": "per_channel"}, "schemes", "w4a4", "weights")),
-        {"evaluate tiny/w4a4"} | AFTER_EVALUATION,
+        SENSITIVITY | evaluated("w4a4"),
+    ),
+    "the bits of a smoothed scheme": (
+        configured(setting(7, "schemes", "w8a8-smooth", "weights", "bits")),
+        evaluated("w8a8-smooth"),
+    ),
+    "the bits of a scheme that searches its strength": (
+        configured(setting(7, "schemes", SEARCHED, "weights", "bits")),
+        smoothed(SEARCHED) | evaluated(SEARCHED),
     ),
     "the strength of smoothing": (
         configured(setting(0.7, "schemes", "w8a8-smooth", "smoothing", "alpha")),
-        SMOOTHED | AFTER_SMOOTHING,
+        smoothed("w8a8-smooth") | evaluated("w8a8-smooth"),
+    ),
+    "the seed of a rotation": (
+        configured(setting(3, "schemes", ROTATED, "rotation", "seed")),
+        {"rotate tiny/3"} | evaluated(ROTATED),
+    ),
+    "the layers that a scheme keeps in float": (
+        configured(setting(["*.down_proj"], "schemes", "w8a8-integer", "keep")),
+        evaluated("w8a8-integer"),
+    ),
+    "the windows that rounding is calibrated on": (
+        configured(setting(2, "calibration", "rounding_windows")),
+        evaluated(ROTATED),
+    ),
+    "the length of windows of the calibration": (
+        configured(setting(16, "calibration", "window_tokens")),
+        {"calibrate tiny", "rotate tiny/0"} | AFTER_CALIBRATION | evaluated(ROTATED),
+    ),
+    "the number of questions": (
+        configured(setting(3, "evaluation", "choices", "max_items")),
+        EVALUATED | AFTER_EVALUATION,
+    ),
+    "the window that single layers are rounded on": (
+        configured(setting(8, "evaluation", "sensitivity", "window_tokens")),
+        SENSITIVITY | AFTER_SENSITIVITY,
+    ),
+    "another scheme for single layers": (
+        configured(setting(["w8a8"], "evaluation", "sensitivity", "schemes")),
+        {job.replace("w4a4", "w8a8") for job in SENSITIVITY} | AFTER_SENSITIVITY,
     ),
     "the windows of the evaluation": (
         configured(setting(16, "evaluation", "window_tokens")),
@@ -136,16 +216,16 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         {"calibrate tiny"} | AFTER_CALIBRATION,
     ),
     "a scheme less": (
-        configured(setting(["fp", "w8a8", "w8a8-smooth"], "study", "schemes")),
+        configured(setting([name for name in SCHEMES if name != "nf4-bnb"], "study", "schemes")),
         AFTER_EVALUATION,
     ),
     "a scheme more": (
         configured(setting([*SCHEMES, "w4a4-smooth"], "study", "schemes")),
-        {job.replace("w8a8", "w4a4") for job in SMOOTHED | AFTER_SMOOTHING},
+        smoothed("w4a4-smooth") | evaluated("w4a4-smooth"),
     ),
     "the dtype of a model": (
         configured(setting("bfloat16", "models", "tiny", "dtype")),
-        {"calibrate tiny"} | EVALUATED | AFTER_CALIBRATION,
+        {"calibrate tiny"} | EVALUATED | SENSITIVITY | AFTER_CALIBRATION,
     ),
     "a second model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "second", seed=1)), add_model),
@@ -164,7 +244,31 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that only the proof of smoothing uses": (
         checked_out(edited("inferometer/smoothing/proof.py", other_result)),
-        SMOOTHED | AFTER_SMOOTHING,
+        ALL_SMOOTHED | evaluated(*SMOOTHED),
+    ),
+    "a function that only the search of a strength uses": (
+        checked_out(edited("inferometer/smoothing/search.py", other_result)),
+        ALL_SMOOTHED | evaluated(*SMOOTHED),
+    ),
+    "a function that only the proof of a rotation uses": (
+        checked_out(edited("inferometer/rotation/proof.py", other_result)),
+        {"rotate tiny/0"} | evaluated(ROTATED),
+    ),
+    "a function that rotates models": (
+        checked_out(edited("inferometer/rotation/fold.py", other_result)),
+        {"rotate tiny/0"} | EVALUATED | AFTER_EVALUATION,
+    ),
+    "a function that rounds with compensation": (
+        checked_out(edited("inferometer/quantization/gptq.py", other_result)),
+        EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+    ),
+    "a function that only single layers use": (
+        checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
+        SENSITIVITY | AFTER_SENSITIVITY,
+    ),
+    "a function that only the summary of perplexities uses": (
+        checked_out(edited("inferometer/evaluation/summary.py", other_result)),
+        AFTER_EVALUATION - {"summarize_runs"},
     ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
@@ -177,16 +281,24 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | AFTER_EVALUATION,
+        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+    ),
+    "the content of questions": (
+        in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
+        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION,
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
-        {"fetch_model tiny", "calibrate tiny"} | EVALUATED | AFTER_CALIBRATION,
+        ONE_MODEL | AFTER_CALIBRATION,
     ),
     "the age of texts and models": (in_a_copy(touch_all), set()),
     "the loss of one table between others": (
-        in_a_copy(lambda folder: (folder / "results/tiny/evaluation/fp/perplexity.parquet").unlink()),
-        {"evaluate tiny/fp"} | AFTER_EVALUATION,
+        in_a_copy(lambda folder: (folder / "results/tiny/evaluation/w4a4/perplexity.parquet").unlink()),
+        evaluated("w4a4"),
+    ),
+    "the loss of what the float model left": (
+        in_a_copy(lambda folder: (folder / "results/tiny/evaluation/fp/hidden.safetensors").unlink()),
+        EVALUATED | AFTER_EVALUATION,
     ),
     "the loss of all results but the page": (
         in_a_copy(keep_only_the_page),
@@ -196,6 +308,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
             "summarize_ranges",
             "fetch_model shape",
             *(f"fetch_corpus {text}-text" for text in ("calibration", "evaluation")),
+            "fetch_questions quiz",
         },
     ),
     "the loss of all that snakemake wrote down": (

@@ -1,23 +1,20 @@
-"""Score a model on text under one scheme."""
+"""Measure a model under one scheme: perplexity, fidelity, choices, layers and storage."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
 from inferometer.device import choose_device
-from inferometer.evaluation.perplexity import score_windows
-from inferometer.evaluation.tables import WINDOWS
+from inferometer.evaluation.choices import encode_questions, read_questions
+from inferometer.evaluation.evaluate import evaluate, skipped
+from inferometer.evaluation.prepare import preparation_of
+from inferometer.evaluation.write import read_reference, write_evaluation
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
-from inferometer.models import load_model, weights_bytes
-from inferometer.progress import progress
+from inferometer.models import load_model, load_tokenizer, weights_bytes
+from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.recording import write_run
-from inferometer.schemes import Scheme, rounded
-from inferometer.smoothing.fold import smoothed
-from inferometer.smoothing.stored import factors_of, sites_of
-from inferometer.smoothing.tables import SCALES, SITES
-from inferometer.tables import read_table, write_table
+from inferometer.schemes import Scheme
 from inferometer.text import corpus_windows
 
 snakemake: Snakemake
@@ -25,24 +22,31 @@ snakemake: Snakemake
 LEAST_WINDOWS = 2  # below that there is no interval
 
 with job(snakemake.log[0]) as stopwatch:
-    settings, checkpoint = snakemake.params.settings, Path(snakemake.input.checkpoint)
+    settings, inputs = snakemake.params.settings, snakemake.input
+    checkpoint, sets = Path(inputs.checkpoint), settings["choices"]
     scheme = Scheme.of(snakemake.wildcards.scheme, snakemake.params.scheme)
     device = choose_device(snakemake.params.device)
     with stopwatch.phase("load"):
-        manifest = Manifest.read(Path(snakemake.input.manifest))
-        corpus = Path(snakemake.input.corpus)
+        manifest = Manifest.read(Path(inputs.manifest))
+        corpus, tokenizer = Path(inputs.corpus), load_tokenizer(manifest, checkpoint)
         windows = corpus_windows(manifest, checkpoint, corpus, settings, "evaluation", LEAST_WINDOWS)
+        calibration = snakemake.params.rounding and corpus_windows(
+            manifest, checkpoint, Path(inputs.calibration_corpus), snakemake.params.rounding, "calibration"
+        )
+        files = dict(zip(sets["question_sets"], map(Path, inputs.questions), strict=True))
+        questions = read_questions(files, sets["max_items"])
+        prompts = encode_questions(tokenizer, questions, manifest.context_tokens)
+        reference = read_reference(Path(inputs.hidden)) if inputs.get("hidden") else None
         model = load_model(manifest, checkpoint, device, snakemake.params.dtype)
         dtype = str(model.dtype).removeprefix("torch.")
-    with stopwatch.phase("compute"), ExitStack() as changes:
+    with stopwatch.phase("compute"):
         device.reset_peak_memory()
-        if snakemake.input.get("scales"):
-            sites = sites_of(read_table(SITES, Path(snakemake.input.sites)))
-            factors = factors_of(read_table(SCALES, Path(snakemake.input.scales)))
-            changes.enter_context(smoothed(model, sites, factors))
-        changes.enter_context(rounded(model, scheme))
-        scores = score_windows(model, progress(windows, f"evaluating {manifest.name} as {scheme.name}"))
-        device.synchronize()
+        reason = reason_not_available(model.device) if scheme.engine == "bitsandbytes" else None
+        if reason is None:
+            preparation = preparation_of(model, scheme, dict(inputs.items()), calibration or [])
+            result = evaluate(model, scheme, preparation, windows, reference, questions, prompts, device.synchronize)
+        else:
+            result = skipped(scheme, reason)
     write_run(
         Path(snakemake.output.run),
         step="evaluate",
@@ -51,8 +55,9 @@ with job(snakemake.log[0]) as stopwatch:
         tokens=len(windows) * settings["window_tokens"],
         weights_bytes=weights_bytes(model),
         dtype=dtype,
+        forward_s=result.scores.forward_s,
         stopwatch=stopwatch,
         device=device,
     )
-    scores = scores.assign(corpus=settings["corpus"], protocol=settings["protocol"], device=device.kind, dtype=dtype)
-    write_table(WINDOWS, scores, Path(snakemake.output.windows))
+    origin = {"corpus": settings["corpus"], "protocol": settings["protocol"]}
+    write_evaluation(result, dict(snakemake.output.items()), origin, {"device": device.kind, "dtype": dtype})
