@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from inferometer.blocks import decoder_blocks, run_block
+from inferometer.device import quick_products
 from inferometer.errors import InferometerError
 from inferometer.models import Linear, quantizable_layers, weight_matrix
 from inferometer.quantization.bitsandbytes_layers import BitsandbytesLinear
@@ -173,35 +174,26 @@ class _Rounding:
         """Rounded layers in the place of float ones."""
         weights = self._weights(layers, recorder)
         for name, layer in layers.items():
-            weight = weight_matrix(layer)
-            if self.scheme.bitsandbytes_format is not None:
-                from_library = BitsandbytesLinear(weight, layer.bias, self.scheme.bitsandbytes_format)
-                yield (
-                    name,
-                    QuantizedLayer(from_library, layer, from_library.stored_bytes, math.nan, from_library.kernel, None),
-                )
-                continue
-            inputs = self._inputs(name, recorder)
-            if name not in weights:
-                assert not isinstance(inputs, ActivationCoder)
-                yield (
-                    name,
-                    QuantizedLayer(
-                        SimulatedLinear(weight, layer.bias, inputs), layer, weight.nbytes, math.nan, None, inputs
-                    ),
-                )
-                continue
-            rounded = weights[name]
-            if self._codes_multiply:
-                assert not isinstance(inputs, ActivationRounder)
-                integer = integer_layer(rounded, layer.bias, inputs, weight.dtype)
-                sqnr = sqnr_db(rounded.values(), weight)
-                yield name, QuantizedLayer(integer, layer, integer.stored_bytes, sqnr, integer.kernel, inputs)
-            else:
-                assert not isinstance(inputs, ActivationCoder)
-                stored, values = rounded.grid.bytes_of(weight.shape), rounded.values().to(weight.dtype)
-                simulated = SimulatedLinear(values, layer.bias, inputs)
-                yield name, QuantizedLayer(simulated, layer, stored, sqnr_db(values, weight), None, inputs)
+            yield name, self._layer(layer, weights.get(name), self._inputs(name, recorder))
+
+    def _layer(self, layer: Linear, rounded: Quantized | None, inputs: _Input | None) -> QuantizedLayer:
+        weight, library = weight_matrix(layer), self.scheme.bitsandbytes_format
+        if library is not None:
+            own = BitsandbytesLinear(weight, layer.bias, library)
+            return QuantizedLayer(own, layer, own.stored_bytes, math.nan, own.kernel, None)
+        if rounded is None:
+            assert not isinstance(inputs, ActivationCoder)
+            module: nn.Module = SimulatedLinear(weight, layer.bias, inputs)
+            return QuantizedLayer(module, layer, weight.nbytes, math.nan, None, inputs)
+        if self._codes_multiply:
+            assert not isinstance(inputs, ActivationRounder)
+            integer = integer_layer(rounded, layer.bias, inputs, weight.dtype)
+            sqnr = sqnr_db(rounded.values(), weight)
+            return QuantizedLayer(integer, layer, integer.stored_bytes, sqnr, integer.kernel, inputs)
+        assert not isinstance(inputs, ActivationCoder)
+        stored, values = rounded.grid.bytes_of(weight.shape), rounded.values().to(weight.dtype)
+        module = SimulatedLinear(values, layer.bias, inputs)
+        return QuantizedLayer(module, layer, stored, sqnr_db(values, weight), None, inputs)
 
 
 def rounded_layer(layer: Linear, scheme: Scheme) -> nn.Module:
@@ -274,12 +266,14 @@ def _calibrated(
     for name, block in blocks.items():
         recorder = _Recorder(members[name], rotations, keep_rows)
         try:
-            for window, output in zip(tokens, outputs, strict=True):
-                run_block(model, earlier, output, block, window)
+            with quick_products():
+                for window, output in zip(tokens, outputs, strict=True):
+                    run_block(model, earlier, output, block, window)
         finally:
             recorder.remove()
         replace(members[name], recorder)
-        outputs = [
-            run_block(model, earlier, output, block, window) for window, output in zip(tokens, outputs, strict=True)
-        ]
+        with quick_products():
+            outputs = [
+                run_block(model, earlier, output, block, window) for window, output in zip(tokens, outputs, strict=True)
+            ]
         earlier.append(block)

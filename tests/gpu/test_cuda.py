@@ -13,16 +13,21 @@ from transformers import PreTrainedModel
 from inferometer.calibration.calibrate import calibrate
 from inferometer.device import Device, choose_device
 from inferometer.evaluation.perplexity import score_windows
-from inferometer.quantization import Grid
-from inferometer.schemes import Scheme, rounded
-from inferometer.smoothing.fold import site_factors, smoothed
-from inferometer.smoothing.proof import TOLERANCE, prove_equivalence
+from inferometer.evaluation.reference import ReferenceHead
+from inferometer.folding import TOLERANCE, folded
+from inferometer.quantization.model import quantized
+from inferometer.schemes import Scheme
+from inferometer.smoothing.fold import folding_changes
+from inferometer.smoothing.proof import prove_equivalence
 from inferometer.smoothing.sites import find_sites
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
-W8A8 = Scheme("w8a8", Grid(8, "per_channel"), Grid(8, "per_token"))
+W8A8 = Scheme.of(
+    "w8a8",
+    {"weights": {"bits": 8, "granularity": "per_channel"}, "activations": {"bits": 8, "granularity": "per_token"}},
+)
 
 
 @pytest.fixture
@@ -67,8 +72,9 @@ def test_calibration_tables_agree_with_those_of_a_cpu(cuda: Device, windows: lis
 
 def test_scores_agree_with_those_of_a_cpu(cuda: Device, windows: list[Tensor]) -> None:
     def score(model: PreTrainedModel) -> pd.DataFrame:
-        with rounded(model, W8A8):
-            return score_windows(model, windows)
+        head = ReferenceHead(model)
+        with quantized(model, W8A8, [], {}):
+            return score_windows(model, windows, head).windows
 
     on_cpu, on_cuda = _on_both(cuda, score)
     assert_frame_equal(on_cpu, on_cuda, rtol=1e-3)
@@ -77,8 +83,8 @@ def test_scores_agree_with_those_of_a_cpu(cuda: Device, windows: list[Tensor]) -
 def test_smoothing_is_proved_on_cuda(cuda: Device, windows: list[Tensor]) -> None:
     model = _tiny_model_on(cuda)
     sites, _ = find_sites(model)
-    absmax = {name: torch.rand(32) + 0.1 for site in sites for name in site.layers}
-    factors = site_factors(model, sites, absmax, 0.5)
+    factors = {site.name: torch.rand(32) + 0.5 for site in sites}
     assert prove_equivalence(model, sites, factors, windows[0].to(cuda.torch_device)) <= TOLERANCE
-    with smoothed(model, sites, factors), rounded(model, W8A8):
-        assert score_windows(model, windows)["nll"].notna().all()
+    head = ReferenceHead(model)
+    with folded(folding_changes(model, sites, factors)), quantized(model, W8A8, [], {}):
+        assert score_windows(model, windows, head).windows["nll"].notna().all()
