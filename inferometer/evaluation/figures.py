@@ -13,6 +13,7 @@ from inferometer.layers import decoder_layer_index
 from inferometer.plotting import COLOURS, MUTED, style
 
 ZOOM_RATIO = 1.25
+SMALLEST_EXCESS = 1e-3  # of perplexity over float: less is not told apart on a logarithmic axis
 
 
 def _draw(axes: Axes, perplexity: pd.DataFrame, models: list[str], schemes: list[str]) -> None:
@@ -52,9 +53,10 @@ def plot_perplexity(perplexity: pd.DataFrame, schemes: list[str]) -> Figure:
 
 
 def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> Figure:
-    """Perplexity ratio of every scheme against the bytes of all weights, one panel a model, with the Pareto front.
+    """Excess perplexity of every scheme against the bytes of all weights, one panel a model, with the Pareto front.
 
-    Takes the SCHEMES table. Both axes are logarithmic; schemes on the front are named in bold.
+    Takes the SCHEMES table. Both axes are logarithmic, so that schemes close to float and those that collapse can both
+    be told apart; what is within 0.1 % of float stands at the foot. Schemes on the front are named in bold.
     """
     with style():
         figure, panels = plt.subplots(1, len(models), figsize=(10, 5.4), squeeze=False)
@@ -63,14 +65,17 @@ def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> F
             rows = rows.loc[[scheme for scheme in order if scheme in rows.index]]
             front = pareto(rows.reset_index())
             megabytes = rows["weights_bytes"] / 1e6
-            spread = [rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"]]
-            axes.plot(megabytes[front], rows["ratio"][front], color=COLOURS[1], lw=1.2, zorder=1, label="Pareto front")
-            axes.errorbar(megabytes, rows["ratio"], yerr=spread, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=0.8)
-            for place, scheme in enumerate(rows.sort_values("ratio").index):
+            excess, low, high = (
+                (rows[name] - 1).clip(lower=SMALLEST_EXCESS) for name in ("ratio", "ratio_low", "ratio_high")
+            )
+            spread = [excess - low, high - excess]
+            axes.plot(megabytes[front], excess[front], color=COLOURS[1], lw=1.2, zorder=1, label="Pareto front")
+            axes.errorbar(megabytes, excess, yerr=spread, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=0.8)
+            for scheme in rows.index:
                 axes.annotate(
                     scheme,
-                    (megabytes[scheme], rows["ratio"][scheme]),
-                    xytext=(6, (-8, 5)[place % 2]),
+                    (megabytes[scheme], excess[scheme]),
+                    xytext=(6, -2),
                     textcoords="offset points",
                     fontsize=7,
                     fontweight="bold" if scheme in front else "normal",
@@ -80,10 +85,10 @@ def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> F
             axes.margins(x=0.2)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
             axes.set_title(model)
             axes.set_xlabel("bytes of all weights, in millions (logarithmic)")
-            axes.set_ylabel("perplexity over that of the float model (logarithmic)")
+            axes.set_ylabel("perplexity above that of the float model (logarithmic)")
             axes.legend(fontsize=7, loc="upper right")
     return figure
 

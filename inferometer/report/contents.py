@@ -249,9 +249,10 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         ),
         "pareto_figure": Figure(
             summary / "pareto.svg",
-            "Perplexity over that of the float model against the exact bytes of all weights, both logarithmic. The "
-            "line joins the schemes that no other one beats in both.",
-            "Scatter chart of perplexity ratio against bytes, with the Pareto front.",
+            "Perplexity above that of the float model against the exact bytes of all weights, both logarithmic, with "
+            "95 % intervals; what is within 0.1 % of float stands at the foot. The line joins the schemes that no "
+            "other one beats in both.",
+            "Scatter chart of excess perplexity against bytes, with the Pareto front.",
         ),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
