@@ -8,6 +8,7 @@ from snakemake.utils import min_version
 from inferometer.code_version import code_version
 from inferometer.config import validate
 from inferometer.errors import InferometerError
+from inferometer.scheme_checks import calibrates
 
 min_version("9.0")
 

@@ -13,7 +13,8 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
 from inferometer.errors import InferometerError
-from inferometer.scheme_checks import BLOCK_FORMATS, faults
+from inferometer.quantization.formats import BLOCKS
+from inferometer.scheme_checks import calibrates, faults
 
 Config = dict[str, Any]
 
@@ -130,11 +131,8 @@ def _check_schemes(config: Config) -> None:
             raise ConfigError(f"configuration key `schemes.{name}.{key}` {reason}.")
     for name in config["evaluation"]["sensitivity"]["schemes"]:
         entry = config["schemes"][name]
-        calibrates = entry.get("weights", {}).get("rounding") == "gptq" or (
-            entry.get("activations", {}).get("range") == "static"
-        )
         changes = [key for key in ("smoothing", "rotation") if key in entry]
-        if not entry or calibrates or changes or entry.get("engine", "simulated") != "simulated":
+        if not entry or calibrates(entry) or changes or entry.get("engine", "simulated") != "simulated":
             raise ConfigError(
                 f"configuration key `evaluation.sensitivity.schemes` names {name!r}, but single layers can be rounded "
                 "alone only in simulated schemes without smoothing, rotation, gptq and static ranges."
@@ -168,7 +166,7 @@ def _check_group_sizes(config: Config, folder: Path) -> None:
                         f"configuration key `schemes.{scheme}.{part}.group_size` is {size}, which does not divide the "
                         f"width {width} of {model}; choose a divisor."
                     )
-                if (block := BLOCK_FORMATS.get(entry.get("format"))) is not None and width % block:
+                if (block := BLOCKS.get(entry.get("format"))) is not None and width % block:
                     raise ConfigError(
                         f"configuration key `schemes.{scheme}.{part}.format` is {entry['format']}, whose blocks of "
                         f"{block} do not divide the width {width} of {model}; choose another."

@@ -6,11 +6,18 @@ The schema knows which keys and values there are; these checks know which of the
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-BLOCK_FORMATS = {"mxfp8": 32, "mxfp4": 32, "nvfp4": 16}  # values that share a scale
-LIBRARY_FORMATS = ("llm_int8", "nf4")
+from inferometer.quantization.formats import BLOCKS, LIBRARY_FORMATS
+
 INTEGER_ENGINE_BITS = (4, 8)
 
 Entry = Mapping[str, Any]
+
+
+def calibrates(entry: Entry) -> bool:
+    """Whether rounding by a scheme's entry needs to see calibration text."""
+    compensates: bool = entry.get("weights", {}).get("rounding") == "gptq"
+    is_static: bool = entry.get("activations", {}).get("range") == "static"
+    return compensates or is_static
 
 
 def faults(entry: Entry) -> Iterator[tuple[str, str]]:
@@ -30,7 +37,7 @@ def _grid_faults(part: Entry) -> Iterator[tuple[str, str]]:
         yield "bits", "needs either `bits` for an integer grid or `format` for another, and not both"
         return
     given = part.get("format")
-    if given in (*BLOCK_FORMATS, *LIBRARY_FORMATS):
+    if given in (*BLOCKS, *LIBRARY_FORMATS):
         for key in ("granularity", "group_size"):
             if key in part:
                 yield key, f"can't be set for the format {given}, which brings its own; leave it out"

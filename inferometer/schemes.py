@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from inferometer.errors import InferometerError
-from inferometer.quantization.floats import BLOCKS, FloatGrid
+from inferometer.quantization.floats import FloatGrid
+from inferometer.quantization.formats import BLOCKS
 from inferometer.quantization.grids import Grid, IntegerGrid
 
 Engine = Literal["simulated", "integer", "bitsandbytes"]

@@ -41,15 +41,6 @@ def model_setting(key, default=None):
     return lambda wildcards: config["models"][wildcards.model].get(key, default)
 
 
-def scheme_setting(*keys):
-    """The parts of the wildcard's scheme that are named."""
-    return lambda wildcards: {
-        key: value
-        for key, value in config["schemes"][wildcards.scheme].items()
-        if key in keys
-    }
-
-
 # What a source is to readers, and how it is loaded, changes nothing about what is fetched.
 DESCRIPTIVE = {"licence", "attribution", "caveat", "dtype"}
 
@@ -91,12 +82,6 @@ def how_it_rounds(wildcards):
     """A scheme without its smoothing, which reaches those who round as tables."""
     entry = config["schemes"][wildcards.scheme]
     return {key: value for key, value in entry.items() if key != "smoothing"}
-
-
-def calibrates(entry):
-    """Whether rounding by a scheme's entry needs to see calibration text."""
-    compensates = entry.get("weights", {}).get("rounding") == "gptq"
-    return compensates or entry.get("activations", {}).get("range") == "static"
 
 
 def what_smoothing_uses(wildcards):

@@ -1,7 +1,7 @@
 """The evaluation of one model under one scheme: everything that needs the model, from one load of it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,30 +14,17 @@ from inferometer.evaluation.layers import layer_fidelity
 from inferometer.evaluation.perplexity import Scores, score_windows
 from inferometer.evaluation.reference import Reference, ReferenceHead
 from inferometer.evaluation.tables import CHOICES, FIDELITY, LAYERS, WINDOWS
-from inferometer.folding import Change, folded
+from inferometer.folding import folded
 from inferometer.models import weight_matrix, weights_bytes
+from inferometer.preparation import Preparation
 from inferometer.progress import progress
 from inferometer.quantization.floats import FloatGrid
 from inferometer.quantization.model import QuantizedLayer, quantized
 from inferometer.quantization.simulated import ActivationRounder
-from inferometer.rotation.hadamard import Rotation
 from inferometer.schemes import Scheme
 from inferometer.tables import Table
 
 LAYER_TOKENS = 128  # of the first window, on which each layer's output is held against the float one
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What a scheme does to a model before and while it is rounded.
-
-    `changes` are folded in, in groups that each start from what the ones before left; `rotations` are those of inputs,
-    by layer; `calibration` windows [1, tokens] are for schemes whose rounding needs text.
-    """
-
-    changes: Iterable[Change]
-    rotations: Mapping[str, Rotation]
-    calibration: Sequence[Tensor]
 
 
 @dataclass(frozen=True)

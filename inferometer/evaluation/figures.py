@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 
 from inferometer.evaluation.schemes_summary import pareto
 from inferometer.layers import decoder_layer_index
 from inferometer.plotting import COLOURS, MUTED, style
 
 ZOOM_RATIO = 1.25
+LABEL_WIDTH, LABEL_HEIGHT = 70, 8.5  # of a scheme's name, in points
 SMALLEST_EXCESS = 1e-3  # of perplexity over float: less is not told apart on a logarithmic axis
 
 
@@ -71,15 +73,6 @@ def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> F
             spread = [excess - low, high - excess]
             axes.plot(megabytes[front], excess[front], color=COLOURS[1], lw=1.2, zorder=1, label="Pareto front")
             axes.errorbar(megabytes, excess, yerr=spread, fmt="o", color=COLOURS[0], ms=4, capsize=2, lw=0.8)
-            for scheme in rows.index:
-                axes.annotate(
-                    scheme,
-                    (megabytes[scheme], excess[scheme]),
-                    xytext=(6, -2),
-                    textcoords="offset points",
-                    fontsize=7,
-                    fontweight="bold" if scheme in front else "normal",
-                )
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.margins(x=0.2)
@@ -90,7 +83,29 @@ def plot_pareto(schemes: pd.DataFrame, models: list[str], order: list[str]) -> F
             axes.set_xlabel("bytes of all weights, in millions (logarithmic)")
             axes.set_ylabel("perplexity above that of the float model (logarithmic)")
             axes.legend(fontsize=7, loc="upper right")
+            figure.draw_without_rendering()  # the layout must stand before places on paper can be told
+            places = axes.transData.transform(np.column_stack([megabytes, excess])) * 72 / figure.dpi
+            for scheme, lift in zip(rows.index, _lifts(places), strict=True):
+                axes.annotate(
+                    scheme,
+                    (megabytes[scheme], excess[scheme]),
+                    xytext=(6, lift - 2),
+                    textcoords="offset points",
+                    fontsize=7,
+                    fontweight="bold" if scheme in front else "normal",
+                )
     return figure
+
+
+def _lifts(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far labels beside `places` [labels, (x, y)] are lifted so that none lies on another, all in points."""
+    heights = places[:, 1].copy()
+    order = np.argsort(places[:, 1], kind="stable")
+    for rank, label in enumerate(order):
+        for below in order[:rank]:
+            if abs(places[label, 0] - places[below, 0]) < LABEL_WIDTH:
+                heights[label] = max(heights[label], heights[below] + LABEL_HEIGHT)
+    return heights - places[:, 1]
 
 
 def plot_sensitivity(sensitivity: pd.DataFrame) -> Figure:

@@ -41,6 +41,11 @@ class _TokenScores:
     same_top_token: Tensor
 
 
+def kl_divergence(expected: Tensor, predicted: Tensor) -> Tensor:
+    """Σ p (ln p − ln q) in nats for each row, from log-probabilities [tokens, vocabulary] of p and of q."""
+    return (expected - predicted).mul_(expected.exp()).sum(dim=-1)
+
+
 def _token_scores(logits: Tensor, reference: Tensor, targets: Tensor) -> _TokenScores:
     """Scores of targets [tokens] under logits [tokens, vocabulary], against those of the float model.
 
@@ -51,7 +56,7 @@ def _token_scores(logits: Tensor, reference: Tensor, targets: Tensor) -> _TokenS
         predicted, expected = rows.float().log_softmax(dim=-1), ours.float().log_softmax(dim=-1)
         nll = -predicted.gather(1, wanted[:, None])[:, 0]
         same = predicted.argmax(dim=-1) == expected.argmax(dim=-1)
-        parts.append((nll, (expected - predicted).mul_(expected.exp()).sum(dim=-1), same))
+        parts.append((nll, kl_divergence(expected, predicted), same))
     return _TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.blocks import decoder_blocks, run_from
+from inferometer.evaluation.perplexity import kl_divergence
 from inferometer.models import quantizable_layers
 from inferometer.quantization.model import rounded_layer
 from inferometer.schemes import Scheme
@@ -37,5 +38,5 @@ def sensitivities(model: PreTrainedModel, scheme: Scheme, tokens: Tensor) -> Ite
         finally:
             model.set_submodule(name, floats[name])
         predicted = logits.float().log_softmax(dim=-1)
-        divergence = (expected - predicted).mul_(expected.exp()).sum(dim=-1)
-        yield {"layer": name, "kl_divergence": float(divergence.double().mean()), "tokens": tokens.shape[1]}
+        divergence = float(kl_divergence(expected, predicted).double().mean())
+        yield {"layer": name, "kl_divergence": divergence, "tokens": tokens.shape[1]}

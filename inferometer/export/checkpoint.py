@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from inferometer.errors import InferometerError
-from inferometer.evaluation.evaluate import Preparation
 from inferometer.export.formats import check_exportable, layer_scheme, loaded_dtype, quantization_config
 from inferometer.export.layers import layer_tensors
 from inferometer.files import whole_folder
 from inferometer.folding import folded
 from inferometer.models import Linear, linear_layers
+from inferometer.preparation import Preparation
 from inferometer.quantization.model import quantized
 from inferometer.schemes import Scheme
 

@@ -18,7 +18,8 @@ from compressed_tensors.quantization import (
 from torch import nn
 
 from inferometer.errors import InferometerError
-from inferometer.quantization.floats import BLOCKS, FloatGrid
+from inferometer.quantization.floats import FloatGrid
+from inferometer.quantization.formats import BLOCKS
 from inferometer.quantization.grids import Grid, IntegerGrid
 from inferometer.schemes import Activations, Scheme, Weights
 

@@ -51,7 +51,6 @@ E2M1 = FloatElement(bits=4, significand_bits=1, smallest_exponent=0, largest=6.0
 ELEMENTS: Mapping[str, FloatElement] = MappingProxyType(
     {"fp8_e4m3": E4M3, "fp8_e5m2": E5M2, "mxfp8": E4M3, "mxfp4": E2M1, "nvfp4": E2M1}
 )
-BLOCKS: Mapping[str, int] = MappingProxyType({"mxfp8": 32, "mxfp4": 32, "nvfp4": 16})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ memory at a time.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from inferometer.quantization.grids import Parameters, Quantized
 from inferometer.quantization.integer import ActivationCoder, integer_layer
 from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
 from inferometer.rotation.hadamard import Rotation
+from inferometer.rotation.online import RotatedInput, inputs_rotated
 from inferometer.schemes import Activations, Scheme
 
 _Input = ActivationRounder | ActivationCoder
@@ -45,20 +46,6 @@ class QuantizedLayer:
     weight_sqnr_db: float
     kernel: str | None
     inputs: _Input | None
-
-
-class RotatedInput(nn.Module):
-    """A layer whose inputs [..., inputs] are rotated as they come."""
-
-    def __init__(self, rotation: Rotation, layer: nn.Module) -> None:
-        super().__init__()
-        self.rotation = rotation
-        self.layer = layer
-
-    def forward(self, values: Tensor) -> Tensor:
-        """The layer's output on rotated inputs."""
-        output: Tensor = self.layer(self.rotation(values))
-        return output
 
 
 @dataclass
@@ -209,36 +196,33 @@ def quantized(
     """Run the block with the model's decoder rounded by a scheme; gives the rounded layers by name.
 
     `windows` of token ids [1, tokens] are the calibration text, for schemes that need it; `rotations` say what is to be
-    done to the inputs of layers whose weights are rotated already. Afterwards the very same modules and tensors are
-    back in place, so one loaded model serves many schemes. Raises InferometerError when a layer can't be calibrated, or
-    its width not be parted into groups.
+    done to the inputs of layers whose weights are rotated already, in the model's dtype. Afterwards the very same
+    modules and tensors are back in place, so one loaded model serves many schemes. Raises InferometerError when a layer
+    can't be calibrated, or its width not be parted into groups.
     """
     floats = quantizable_layers(model)
     names = scheme.rounds(list(floats)) if scheme.quantizes else []
     scheme.check_widths({name: weight_matrix(floats[name]).shape[1] for name in names})
-    like = next(model.parameters())
-    placed = {name: rotation.to(like) for name, rotation in rotations.items()}
     rounding = _Rounding(scheme)
     done: dict[str, QuantizedLayer] = {}
 
     def replace(layers: Mapping[str, Linear], recorder: _Recorder | None) -> None:
         for name, layer in rounding.layers(layers, recorder):
             done[name] = layer
-            inner = layer.module
-            model.set_submodule(name, RotatedInput(placed[name], inner) if name in placed else inner)
+            own = layer.module
+            model.set_submodule(name, RotatedInput(rotations[name], own) if name in rotations else own)
 
-    try:
-        unrounded = {name: floats[name] for name in placed if name not in names}
-        for name, layer in unrounded.items():
-            model.set_submodule(name, RotatedInput(placed[name], layer))
-        if scheme.calibrates:
-            _calibrated(model, scheme, windows, {name: floats[name] for name in names}, placed, replace)
-        else:
-            replace({name: floats[name] for name in names}, None)
-        yield done
-    finally:
-        for name, layer in floats.items():
-            model.set_submodule(name, layer)
+    layers = {name: floats[name] for name in names}
+    with inputs_rotated(model, {name: rotations[name] for name in rotations if name not in layers}):
+        try:
+            if scheme.calibrates:
+                _calibrated(model, scheme, windows, layers, rotations, replace)
+            else:
+                replace(layers, None)
+            yield done
+        finally:
+            for name, layer in layers.items():
+                model.set_submodule(name, layer)
 
 
 @torch.no_grad()
@@ -248,7 +232,7 @@ def _calibrated(
     windows: Sequence[Tensor],
     layers: Mapping[str, Linear],
     rotations: Mapping[str, Rotation],
-    replace: Any,
+    replace: Callable[[Mapping[str, Linear], _Recorder], None],
 ) -> None:
     """Round block after block, each on what the rounded blocks before make of the calibration text."""
     blocks = decoder_blocks(model)

@@ -139,7 +139,7 @@ def _sensitivity_figure(folder: Path, model: str, scheme: str) -> Figure:
     return Figure(
         folder / scheme / "sensitivity.svg",
         f"KL divergence from the float model when {scheme} rounds this one layer and leaves all others in float, on a "
-        "logarithmic scale: a few layers do most of the damage.",
+        "logarithmic scale.",
         f"Heat map of {model}'s sensitivity to {scheme} by decoder layer and kind of layer.",
     )
 

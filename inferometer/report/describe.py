@@ -24,11 +24,14 @@ def _bits(part: Entry | None) -> int:
 
 
 def family(entry: Entry) -> str:
-    """The bits of weights and activations as the field writes them, such as W4A16; LLM.int8() rounds both."""
-    weights, activations = _bits(entry.get("weights")), _bits(entry.get("activations"))
-    if entry.get("weights", {}).get("format") == "llm_int8":
-        activations = 8
-    return f"W{weights}A{activations}"
+    """The bits of weights and activations as the field writes them, such as W4A16."""
+    return f"W{_bits(entry.get('weights'))}A{_bits(activations(entry))}"
+
+
+def activations(entry: Entry) -> Entry | None:
+    """How a scheme rounds activations; LLM.int8() is configured by its weights and rounds both."""
+    weights = entry.get("weights", {})
+    return weights if weights.get("format") == "llm_int8" else entry.get("activations")
 
 
 def grid(part: Entry | None, dtype: str) -> str:

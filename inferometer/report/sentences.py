@@ -138,9 +138,10 @@ def search(alphas: pd.DataFrame) -> str:
     chosen = alphas[alphas["chosen"]]
     half = alphas[alphas["alpha"] == HALF].set_index("site")["error"].reindex(chosen["site"]).mean()
     strengths = sorted(chosen["alpha"].unique())
-    which = f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}"
+    which = f"{strengths[0]:g} to {strengths[-1]:g}" if len(strengths) > 1 else f"{strengths[0]:g}"
+    what = "strengths" if len(strengths) > 1 else "a strength"
     return (
-        f"The search chose strengths of {which}: the mean output error on calibration text is "
+        f"The search chose {what} of {which}: the mean output error on calibration text is "
         f"{number(chosen['error'].mean(), 2)} of the outputs' power, against {number(half, 2)} at α = {HALF:g}."
     )
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from inferometer.folding import Change
-from inferometer.models import Linear, linear_layers, weight_matrix
+from inferometer.models import Linear, weight_matrix
 from inferometer.rotation.hadamard import Rotation
 from inferometer.smoothing.producers import oriented
 
@@ -35,15 +36,15 @@ class Path:
     head_dim: int | None = None
 
 
-def residual_rotation(width: int, seed: int) -> Rotation:
-    """The rotation of the residual stream, or of what a layer reads online."""
-    return Rotation.random(width, seed)
-
-
 def _heads_rotated(matrix: Tensor, head_dim: int, seed: int) -> Tensor:
     """A matrix [rows, width] with the same rotation applied to every head along the width."""
     rotation = Rotation.random(head_dim, seed).to(matrix)
     return rotation(matrix.unflatten(-1, (-1, head_dim))).flatten(-2)
+
+
+def _linear(module: nn.Module) -> Linear:
+    assert isinstance(module, nn.Linear | Conv1D)
+    return module
 
 
 def _exact(layer: Linear) -> Tensor:
@@ -53,26 +54,25 @@ def _exact(layer: Linear) -> Tensor:
 
 def changes_of_path(model: PreTrainedModel, path: Path, seed: int) -> Iterator[Change]:
     """The parameters that one path changes."""
-    layers = linear_layers(model)
     module = model.get_submodule(path.module)
     match path.role:
         case "embedding":
             table = module.get_parameter("weight").double()
-            yield module, "weight", residual_rotation(table.shape[1], seed).to(table)(table)
+            yield module, "weight", Rotation.random(table.shape[1], seed).to(table)(table)
         case "reader":
             assert path.partner is not None
             assert path.offset is not None
             gain = model.get_submodule(path.partner).get_parameter("weight").double() + path.offset
-            layer = layers[path.module]
-            rotation = residual_rotation(gain.numel(), seed).to(gain)
+            layer = _linear(module)
+            rotation = Rotation.random(gain.numel(), seed).to(gain)
             yield layer, "weight", oriented(layer, rotation(_exact(layer) * gain))
         case "norm":
             assert path.offset is not None
             yield module, "weight", torch.full_like(module.get_parameter("weight"), 1 - path.offset)
         case "writer":
-            layer = layers[path.module]
+            layer = _linear(module)
             weight = _exact(layer)
-            rotation = residual_rotation(weight.shape[0], seed).to(weight)
+            rotation = Rotation.random(weight.shape[0], seed).to(weight)
             yield layer, "weight", oriented(layer, rotation(weight.T).T)
             if layer.bias is not None:
                 yield layer, "bias", rotation(layer.bias.double())
@@ -81,7 +81,7 @@ def changes_of_path(model: PreTrainedModel, path: Path, seed: int) -> Iterator[C
             assert path.first_row is not None
             assert path.rows is not None
             assert path.head_dim is not None
-            layer, reader = layers[path.module], layers[path.partner]
+            layer, reader = _linear(module), _linear(model.get_submodule(path.partner))
             span = slice(path.first_row, path.first_row + path.rows)
             weight = _exact(layer).clone()
             weight[span] = _heads_rotated(weight[span].T, path.head_dim, seed).T
@@ -92,9 +92,9 @@ def changes_of_path(model: PreTrainedModel, path: Path, seed: int) -> Iterator[C
                 yield layer, "bias", bias
             yield reader, "weight", oriented(reader, _heads_rotated(_exact(reader), path.head_dim, seed))
         case "online":
-            layer = layers[path.module]
+            layer = _linear(module)
             weight = _exact(layer)
-            yield layer, "weight", oriented(layer, residual_rotation(weight.shape[1], seed).to(weight)(weight))
+            yield layer, "weight", oriented(layer, Rotation.random(weight.shape[1], seed).to(weight)(weight))
 
 
 def rotation_changes(model: PreTrainedModel, paths: Iterable[Path], seed: int) -> Iterator[Change]:
@@ -107,10 +107,10 @@ def rotation_changes(model: PreTrainedModel, paths: Iterable[Path], seed: int) -
 
 
 def online_rotations(model: PreTrainedModel, paths: Iterable[Path], seed: int) -> dict[str, Rotation]:
-    """The rotation of the inputs of every `online` layer, by layer name."""
-    layers = linear_layers(model)
+    """The rotation of the inputs of every `online` layer, by layer name, in the model's dtype and on its device."""
+    like = next(model.parameters())
     return {
-        path.module: residual_rotation(weight_matrix(layers[path.module]).shape[1], seed)
+        path.module: Rotation.random(weight_matrix(_linear(model.get_submodule(path.module))).shape[1], seed).to(like)
         for path in paths
         if path.role == "online"
     }

@@ -14,7 +14,8 @@ from inferometer.blocks import output_of
 from inferometer.errors import InferometerError
 from inferometer.folding import TOLERANCE, folded, relative_error
 from inferometer.models import linear_layers, quantizable_layers, weight_matrix
-from inferometer.rotation.fold import Path, changes_of_path, residual_rotation
+from inferometer.rotation.fold import Path, changes_of_path
+from inferometer.rotation.hadamard import Rotation
 from inferometer.smoothing.producers import PROBE_TOKENS, find_producers, head_dim_of
 from inferometer.smoothing.sites import find_sites
 
@@ -23,7 +24,7 @@ from inferometer.smoothing.sites import find_sites
 def _commutes_with_rotation(norm: nn.Module, offset: float) -> bool:
     """Whether a norm with gains of one gives rotated outputs for rotated inputs; subtracting the mean forbids it."""
     weight = norm.get_parameter("weight")
-    rotation = residual_rotation(weight.numel(), seed=0).to(weight)
+    rotation = Rotation.random(weight.numel(), seed=0).to(weight)
     values = torch.randn(4, weight.numel(), generator=torch.Generator().manual_seed(0)).to(weight)
     substitute = {"weight": torch.full_like(weight, 1 - offset)}
 

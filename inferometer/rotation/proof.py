@@ -1,8 +1,5 @@
 """The rotation chapter from end to end: the paths of a model, and the proof that rotating it changes nothing."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -10,22 +7,8 @@ from transformers import PreTrainedModel
 from inferometer.errors import InferometerError
 from inferometer.folding import TOLERANCE, folded, relative_error
 from inferometer.rotation.fold import Path, online_rotations, rotation_changes
-from inferometer.rotation.hadamard import Rotation
+from inferometer.rotation.online import inputs_rotated
 from inferometer.rotation.paths import find_paths
-
-
-@contextmanager
-def inputs_rotated(model: PreTrainedModel, rotations: Mapping[str, Rotation]) -> Iterator[None]:
-    """Run the block with the inputs of the named layers rotated as they come."""
-    like = next(model.parameters())
-    with ExitStack() as hooks:
-        for name, rotation in rotations.items():
-            placed = rotation.to(like)
-            handle = model.get_submodule(name).register_forward_pre_hook(
-                lambda _layer, arguments, placed=placed: (placed(arguments[0]),)
-            )
-            hooks.callback(handle.remove)
-        yield
 
 
 @torch.no_grad()

@@ -18,6 +18,4 @@ def paths_of(table: pd.DataFrame) -> list[Path]:
 def table_of(paths: list[Path], logit_error: float) -> pd.DataFrame:
     """Rows of the PATHS table."""
     frame = pd.DataFrame([dataclasses.asdict(path) for path in paths])
-    integers = dict.fromkeys(("first_row", "rows", "head_dim"), "Int64")
-    frame = frame.astype({**integers, "offset": "float64"}).reset_index(names="place")
-    return frame.assign(logit_error=logit_error)
+    return frame.reset_index(names="place").assign(logit_error=logit_error)

@@ -122,5 +122,4 @@ def _sites(sites: Sequence[Site], refusals: Sequence[Refusal]) -> pd.DataFrame:
     for refusal in refusals:
         shape = dict.fromkeys(("offset", "first_row", "rows", "head_dim"))
         rows.append({"site": refusal.name, "folded": False, "layers": "", **shape, "reason": refusal.reason})
-    integers = dict.fromkeys(("first_row", "rows", "head_dim"), "Int64")
-    return pd.DataFrame(rows).astype({**integers, "offset": "float64"}).reset_index(names="place")
+    return pd.DataFrame(rows).reset_index(names="place")

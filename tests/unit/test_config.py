@@ -13,8 +13,7 @@ import yaml
 from snakemake.utils import update_config
 
 from inferometer.config import Config, ConfigError, schema, validate
-from inferometer.quantization.floats import BLOCKS
-from inferometer.scheme_checks import BLOCK_FORMATS, faults
+from inferometer.scheme_checks import faults
 from inferometer.schemes import Scheme
 
 ROOT = Path(__file__).parents[2]
@@ -403,10 +402,6 @@ def test_a_scheme_whose_parts_go_together_is_accepted_and_can_be_read(entry: dic
     scheme = Scheme.of("s", entry)
     assert scheme.quantizes == bool({"weights", "activations"} & entry.keys())
     assert scheme.keep == tuple(entry.get("keep", ()))
-
-
-def test_the_sizes_of_blocks_are_those_of_their_grids() -> None:
-    assert dict(BLOCKS) == BLOCK_FORMATS
 
 
 def _sized(tmp_path: Path, source: str, fields: dict[str, Any], entry: dict[str, Any]) -> Config:

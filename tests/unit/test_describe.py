@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inferometer.report.describe import FORMATS, changes, family, grid
+from inferometer.report.describe import FORMATS, activations, changes, family, grid
 
 ROOT = Path(__file__).parents[2]
 DEFAULT: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))["schemes"]
@@ -28,6 +28,12 @@ SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "config" / "schema.yaml").read_t
 )
 def test_a_family_is_named_by_the_bits_of_weights_and_activations(entry: dict[str, Any], expected: str) -> None:
     assert family(entry) == expected
+
+
+def test_llm_int8_rounds_activations_too() -> None:
+    assert grid(activations({"weights": {"format": "llm_int8"}, "engine": "bitsandbytes"}), "float32") != "float32"
+    assert grid(activations({"weights": {"format": "nf4"}, "engine": "bitsandbytes"}), "float32") == "float32"
+    assert activations({"weights": {"bits": 8}, "activations": {"bits": 4}}) == {"bits": 4}
 
 
 def test_names_of_the_default_schemes_begin_with_their_family() -> None:

@@ -23,10 +23,9 @@ from inferometer.calibration.calibrate import calibrate
 from inferometer.errors import InferometerError
 from inferometer.evaluation import perplexity
 from inferometer.evaluation.choices import encode_questions
-from inferometer.evaluation.evaluate import Evaluation, Preparation, evaluate, skipped
+from inferometer.evaluation.evaluate import Evaluation, evaluate, skipped
 from inferometer.evaluation.layers import layer_fidelity
 from inferometer.evaluation.perplexity import ROWS_AT_ONCE, Scores, score_windows
-from inferometer.evaluation.prepare import preparation_of
 from inferometer.evaluation.reference import Reference, ReferenceHead
 from inferometer.evaluation.schemes_summary import Measured, pareto, summarize_schemes
 from inferometer.evaluation.sensitivity import sensitivities
@@ -46,6 +45,7 @@ from inferometer.evaluation.write import read_reference, write_evaluation
 from inferometer.folding import folded
 from inferometer.intervals import bootstrap_mean
 from inferometer.models import quantizable_layers, token_windows, tokenize, weight_matrix, weights_bytes
+from inferometer.preparation import Preparation, preparation_of
 from inferometer.quantization.model import quantized
 from inferometer.rotation.proof import prove_rotation
 from inferometer.rotation.stored import table_of

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from inferometer.errors import InferometerError
-from inferometer.evaluation.evaluate import Preparation
 from inferometer.export.checkpoint import export
 from inferometer.folding import folded, relative_error
+from inferometer.preparation import Preparation
 from inferometer.quantization.model import QuantizedLayer, quantized
 from inferometer.quantization.simulated import SimulatedLinear
 from inferometer.schemes import Scheme

@@ -247,6 +247,14 @@ def test_every_scheme_that_ran_is_a_dot_at_its_bytes_and_its_ratio(tables: Table
     assert axes.get_title(loc="left") == MEASURED
 
 
+def test_labels_of_schemes_with_the_same_bytes_do_not_lie_on_each_other(tables: Tables) -> None:
+    same = tables.schemes.assign(weights_bytes=2_000_000, ratio=1.02, ratio_low=1.01, ratio_high=1.03)
+    [axes] = plot_pareto(same, [MEASURED], list(EVERY)).axes
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert len(heights) == len(same)
+    assert min(np.diff(heights)) >= 8
+
+
 def test_schemes_on_the_front_are_joined_and_stand_out(tables: Tables) -> None:
     [axes] = PLOTS["pareto.svg"](tables).axes
     bold = {text.get_text() for text in axes.texts if text.get_fontweight() == "bold"}

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inferometer.quantization.floats import BLOCKS, E2M1, E4M3, E5M2, ELEMENTS, FloatElement, FloatGrid
+from inferometer.quantization.floats import E2M1, E4M3, E5M2, ELEMENTS, FloatElement, FloatGrid
+from inferometer.quantization.formats import BLOCKS
 
 Floats = NDArray[np.float32]
 

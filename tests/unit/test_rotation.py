@@ -17,8 +17,9 @@ from inferometer.models import linear_layers
 from inferometer.rotation import fold, proof
 from inferometer.rotation.fold import Path, changes_of_path, online_rotations, rotation_changes
 from inferometer.rotation.hadamard import Rotation, hadamard
+from inferometer.rotation.online import inputs_rotated
 from inferometer.rotation.paths import find_paths
-from inferometer.rotation.proof import inputs_rotated, prove_rotation
+from inferometer.rotation.proof import prove_rotation
 from inferometer.rotation.stored import paths_of, table_of
 from inferometer.rotation.tables import PATHS
 from inferometer.tables import read_table, write_table

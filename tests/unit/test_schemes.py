@@ -24,10 +24,11 @@ from inferometer.quantization.gptq import round_with_compensation
 from inferometer.quantization.grids import Grid, IntegerGrid
 from inferometer.quantization.integer import IntegerLinear, PackedLinear
 from inferometer.quantization.kernels import FALLBACK, Kernel, exact_kernels
-from inferometer.quantization.model import RotatedInput, quantized, rounded_layer, sqnr_db
+from inferometer.quantization.model import quantized, rounded_layer, sqnr_db
 from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
 from inferometer.rotation.fold import online_rotations, rotation_changes
 from inferometer.rotation.hadamard import Rotation
+from inferometer.rotation.online import RotatedInput
 from inferometer.rotation.paths import find_paths
 from inferometer.schemes import Activations, Scheme, Weights
 from inferometer.smoothing.fold import folding_changes

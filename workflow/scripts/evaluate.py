@@ -7,11 +7,11 @@ from snakemake.iocontainers import Snakemake
 from inferometer.device import choose_device
 from inferometer.evaluation.choices import encode_questions, read_questions
 from inferometer.evaluation.evaluate import evaluate, skipped
-from inferometer.evaluation.prepare import preparation_of
 from inferometer.evaluation.write import read_reference, write_evaluation
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_model, load_tokenizer, weights_bytes
+from inferometer.preparation import preparation_of
 from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.recording import write_run
 from inferometer.schemes import Scheme

@@ -5,11 +5,11 @@ from pathlib import Path
 from snakemake.iocontainers import Snakemake
 
 from inferometer.device import choose_device
-from inferometer.evaluation.prepare import preparation_of
 from inferometer.export.checkpoint import export
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_model
+from inferometer.preparation import preparation_of
 from inferometer.schemes import Scheme
 from inferometer.text import corpus_windows
 
