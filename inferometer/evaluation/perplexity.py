@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.errors import InferometerError
+from inferometer.evaluation.divergence import kl_divergence
 from inferometer.evaluation.reference import ReferenceHead
 
 ROWS_AT_ONCE = 128  # of logits, so that float copies of a large vocabulary stay small
@@ -39,11 +40,6 @@ class _TokenScores:
     nll: Tensor
     kl_divergence: Tensor
     same_top_token: Tensor
-
-
-def kl_divergence(expected: Tensor, predicted: Tensor) -> Tensor:
-    """Σ p (ln p − ln q) in nats for each row, from log-probabilities [tokens, vocabulary] of p and of q."""
-    return (expected - predicted).mul_(expected.exp()).sum(dim=-1)
 
 
 def _token_scores(logits: Tensor, reference: Tensor, targets: Tensor) -> _TokenScores:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.blocks import decoder_blocks, run_from
-from inferometer.evaluation.perplexity import kl_divergence
+from inferometer.evaluation.divergence import kl_divergence
 from inferometer.models import quantizable_layers
 from inferometer.quantization.model import rounded_layer
 from inferometer.schemes import Scheme
