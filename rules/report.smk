@@ -74,9 +74,10 @@ rule report:
             scheme=SEARCHED,
         ),
         expand(
-            "results/{model}/rotation/{seed}/paths.parquet",
+            "results/{model}/rotation/{seed}/{table}.parquet",
             model=MEASURED,
             seed=SEEDS,
+            table=["paths", "basis"],
         ),
         "results/summary/schemes.parquet",
         "results/summary/accuracy.parquet",

@@ -1,4 +1,5 @@
-# A rotation of the residual stream and of what the other layers read, proved to leave the float model unchanged.
+# A rotation of the residual stream and of what the other layers read, proved to leave the float model unchanged;
+# and how well the weights round to 4 bits as they are and as rotated.
 
 
 rule rotate:
@@ -8,6 +9,7 @@ rule rotate:
         corpus=f"results/sources/corpora/{config['calibration']['corpus']}.parquet",
     output:
         paths="results/{model}/rotation/{seed}/paths.parquet",
+        basis="results/{model}/rotation/{seed}/basis.parquet",
         run="results/{model}/rotation/{seed}/run.parquet",
     log:
         "results/logs/rotate/{model}/{seed}.log",

@@ -15,7 +15,7 @@ from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
 from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.manifest import Manifest
 from inferometer.plotting import save
-from inferometer.rotation.tables import PATHS
+from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
@@ -261,6 +261,13 @@ def paths() -> pd.DataFrame:
     return table.reset_index(names="place").assign(logit_error=4e-7)
 
 
+def basis(own: float = 21.4, rotated: float = 21.9) -> pd.DataFrame:
+    """A BASIS table of layers with these medians, in decibels; what is far off are single layers."""
+    rows = [(f"model.layers.{layer}.up", own, rotated) for layer in range(LAYERS)]
+    rows += [("model.layers.0.down", 5.0, np.inf), ("model.layers.0.value", np.inf, 5.0)]
+    return pd.DataFrame(rows, columns=["layer", "weight_sqnr_db", "rotated_weight_sqnr_db"])
+
+
 def sensitivity() -> pd.DataFrame:
     """A SENSITIVITY table: later layers matter less, and what lies outside of the decoder's blocks hardly at all."""
     rows = [
@@ -349,5 +356,6 @@ def write_results(config: Config, results: Path) -> None:
             _draw(folder / "alphas.svg", scheme)
     if ROTATED in schemes:
         write_table(PATHS, paths(), own / f"rotation/{SEED}/paths.parquet")
+        write_table(BASIS, basis(), own / f"rotation/{SEED}/basis.parquet")
     for scheme in config["evaluation"]["sensitivity"]["schemes"]:
         _draw(own / "evaluation" / scheme / "sensitivity.svg", scheme)

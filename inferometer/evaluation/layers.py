@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from inferometer.models import weight_matrix
-from inferometer.quantization.model import QuantizedLayer, sqnr_db
+from inferometer.quantization.model import QuantizedLayer
+from inferometer.quantization.noise import sqnr_db
 
 
 @torch.inference_mode()

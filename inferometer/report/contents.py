@@ -15,7 +15,7 @@ from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report.describe import changes
 from inferometer.report.page import Figure
-from inferometer.rotation.tables import PATHS
+from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import read_table
@@ -39,6 +39,7 @@ class Rotation:
     seed: int
     schemes: list[str]
     paths: pd.DataFrame
+    basis: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,13 @@ def _rotations(folder: Path, schemes: Mapping[str, Any]) -> list[Rotation]:
         if "rotation" in entry:
             users.setdefault(entry["rotation"]["seed"], []).append(scheme)
     return [
-        Rotation(seed, names, read_table(PATHS, folder / str(seed) / "paths.parquet")) for seed, names in users.items()
+        Rotation(
+            seed,
+            names,
+            read_table(PATHS, folder / str(seed) / "paths.parquet"),
+            read_table(BASIS, folder / str(seed) / "basis.parquet"),
+        )
+        for seed, names in users.items()
     ]
 
 

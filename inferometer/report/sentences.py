@@ -11,6 +11,8 @@ from inferometer.report.formats import interval, number, percent, ratio, ratio_i
 
 COLLAPSE_RATIO = 10.0
 HALF = 0.5  # the strength that the literature uses
+ON_A_GRID_DB = 3.0  # weights that round so much better as they are than rotated were on such a grid before
+NOTHING_DB = 0.05
 
 
 def _effect(row: Any) -> str:
@@ -155,3 +157,25 @@ def rotation(paths: pd.DataFrame) -> str:
         f"and the inputs of {counts.get('online', 0)} layers are rotated as the model runs. The float logits before "
         f"and after agree to a relative error of {number(paths['logit_error'].iloc[0], 2)} (allowed: 10⁻⁴)."
     )
+
+
+def basis(table: pd.DataFrame) -> str:
+    """What rounding weights to 4 bits gains or loses when a rotation leaves the model's own basis; a BASIS table."""
+    known = table.dropna()
+    if known.empty:
+        return "No weight was rounded to 4 bits in groups of 32: no layer's inputs part into such groups."
+    own, rotated = (float(known[name].median()) for name in ("weight_sqnr_db", "rotated_weight_sqnr_db"))
+    gain = 0.0 if own == rotated else rotated - own  # both may be infinite
+    sentence = (
+        f"Rounded to 4 bits in groups of 32, the weights have a median SQNR of {number(own)} dB as they are and of "
+        f"{number(rotated)} dB rotated"
+    )
+    if gain < -ON_A_GRID_DB:
+        return (
+            f"{sentence}: they were on such a grid before, or nearly. That flatters 4-bit schemes that do not rotate, "
+            "and rotation gives it up."
+        )
+    if abs(gain) < NOTHING_DB:
+        return f"{sentence}: leaving the model's own basis costs nothing by this measure."
+    effect = f"{'gains' if gain > 0 else 'costs'} {number(abs(gain), 2)} dB"
+    return f"{sentence}: leaving the model's own basis {effect} by this measure."

@@ -20,3 +20,27 @@ PATHS = Table(
     ),
     key=("place",),
 )
+
+BASIS = Table(
+    path="<model>/rotation/<seed>/basis.parquet",
+    meaning=(
+        "Weights rounded to 4 bits (asymmetric, groups of 32 inputs) as they are and as rotated: every linear layer of "
+        "the decoder whose inputs part into such groups. Decibels are infinite where rounding changes nothing."
+    ),
+    columns=(
+        Column("layer", "string", "module name of the linear layer"),
+        Column(
+            "weight_sqnr_db",
+            "float64",
+            "power of the weight as it is over that of its rounding error, in decibels; null where all are zero",
+            nullable=True,
+        ),
+        Column(
+            "rotated_weight_sqnr_db",
+            "float64",
+            "the same of the rotated weight, in decibels; null where all are zero",
+            nullable=True,
+        ),
+    ),
+    key=("layer",),
+)

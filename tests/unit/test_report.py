@@ -33,6 +33,7 @@ from tests.synthetic import (
     SKIPPED,
     Config,
     alphas,
+    basis,
     paths,
     ranges,
     sites,
@@ -347,6 +348,7 @@ def test_searches_and_rotations_are_told_in_their_chapters(page: str) -> None:
     assert f"{SEARCHED} (SmoothQuant, α searched per site, all sites)" in smoothing
     rotation = _section(page, "rotation")
     assert f"{MEASURED}: seed {SEED} ({ROTATED})" in rotation
+    assert "leaving the model's own basis gains 0.50 dB by this measure" in unescape(rotation)
     assert "No scheme of this study" not in smoothing + rotation
 
 
@@ -611,6 +613,43 @@ def test_a_rotation_says_what_it_touches_and_how_well_the_proof_held() -> None:
     )
     without = paths()[paths()["role"] != "value"]
     assert "0 value layers took up" in sentences.rotation(without)
+
+
+COSTS_NOTHING = "leaving the model's own basis costs nothing by this measure."
+ON_SUCH_A_GRID = (
+    "they were on such a grid before, or nearly. That flatters 4-bit schemes that do not rotate, and rotation gives it "
+    "up."
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "rotated", "said", "verdict"),
+    [
+        (48.0, 21.9, ("48.0", "21.9"), ON_SUCH_A_GRID),
+        (INFINITY, 21.9, ("∞", "21.9"), ON_SUCH_A_GRID),
+        (25.0, 21.9, ("25.0", "21.9"), ON_SUCH_A_GRID),
+        (24.8, 21.9, ("24.8", "21.9"), "leaving the model's own basis costs 2.9 dB by this measure."),
+        (21.92, 21.9, ("21.9", "21.9"), COSTS_NOTHING),
+        (INFINITY, INFINITY, ("∞", "∞"), COSTS_NOTHING),
+        (21.7, 21.9, ("21.7", "21.9"), "leaving the model's own basis gains 0.20 dB by this measure."),
+        (18.0, 21.9, ("18.0", "21.9"), "leaving the model's own basis gains 3.9 dB by this measure."),
+    ],
+)
+def test_a_rotation_says_what_leaving_the_basis_of_the_weights_does_to_4_bits(
+    own: float, rotated: float, said: tuple[str, str], verdict: str
+) -> None:
+    before = (
+        f"Rounded to 4 bits in groups of 32, the weights have a median SQNR of {said[0]} dB as they are and of "
+        f"{said[1]} dB rotated: "
+    )
+    table = basis(own, rotated)
+    zeros = pd.DataFrame([{"layer": "zeros", "weight_sqnr_db": NAN, "rotated_weight_sqnr_db": NAN}])
+    assert sentences.basis(table) == before + verdict
+    assert sentences.basis(pd.concat([table, zeros])) == before + verdict, "a layer of zeros tells nothing"
+
+
+def test_a_rotation_of_layers_without_groups_says_that_none_was_rounded() -> None:
+    assert sentences.basis(basis().head(0)).startswith("No weight was rounded to 4 bits in groups of 32: no layer's")
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Rotation: orthogonal matrices, where a model takes them up, and the proof that catches every fault."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -13,15 +14,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from inferometer.errors import InferometerError
 from inferometer.folding import Change, folded, relative_error
-from inferometer.models import linear_layers
+from inferometer.models import linear_layers, quantizable_layers, weight_matrix
 from inferometer.rotation import fold, proof
+from inferometer.rotation.basis import compare_bases
 from inferometer.rotation.fold import Path, changes_of_path, online_rotations, rotation_changes
 from inferometer.rotation.hadamard import Rotation, hadamard
 from inferometer.rotation.online import inputs_rotated
 from inferometer.rotation.paths import find_paths
 from inferometer.rotation.proof import prove_rotation
 from inferometer.rotation.stored import paths_of, table_of
-from inferometer.rotation.tables import PATHS
+from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.tables import read_table, write_table
 from tests.tiny import COMMON, LLAMA_SHAPE, tiny_model
 
@@ -495,3 +497,111 @@ def test_a_model_without_value_paths_has_a_table_too(tmp_path: FilePath) -> None
     paths = [Path("embedding", "a"), Path("online", "b")]
     write_table(PATHS, table_of(paths, 1e-6), tmp_path / "paths.parquet")
     assert paths_of(read_table(PATHS, tmp_path / "paths.parquet")) == paths
+
+
+# --- the basis ---------------------------------------------------------------------------------------------------
+
+
+NARROW = [
+    f"model.layers.{layer}.{name}_proj"
+    for layer in range(LAYERS)
+    for name in ("mlp.gate", "mlp.up", "self_attn.k", "self_attn.o", "self_attn.q", "self_attn.v")
+]  # all but down_proj, whose 48 inputs don't part into groups of 32
+
+
+def _bases(model: PreTrainedModel, folder: FilePath, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """The decibels of each layer as it is and as rotated, as they come back from the table."""
+    write_table(BASIS, compare_bases(model, find_paths(model), seed), folder / "basis.parquet")
+    rows = read_table(BASIS, folder / "basis.parquet").itertuples()
+    return {str(row.layer): (row.weight_sqnr_db, row.rotated_weight_sqnr_db) for row in rows}  # type: ignore[misc]  # floats
+
+
+def _put_on_a_grid(model: PreTrainedModel, shift: float = 0.0, noise: float = 0.0) -> None:
+    """Give every group of 32 weights 16 values with steps of one size, from smallest to largest.
+
+    One of them is zero, or a `shift` of so many steps away from it; `noise` is a deviation in steps.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for layer in quantizable_layers(model).values():
+        groups = layer.weight.view(-1, 16 if layer.weight.shape[1] % 32 else 32)
+        codes = torch.randint(16, groups.shape, generator=generator)
+        codes[:, :2] = torch.tensor([0, 15])
+        zeros = torch.randint(1, 15, (len(groups), 1), generator=generator)
+        steps = torch.randint(1, 5, (len(groups), 1), generator=generator) / 64
+        off = shift + noise * torch.randn(groups.shape, generator=generator)
+        groups.copy_((codes - zeros + off) * steps)
+
+
+def test_weights_on_a_grid_lose_nothing_as_they_are_and_what_all_weights_lose_as_rotated(tmp_path: FilePath) -> None:
+    model = tiny_model("llama", outliers=False)
+    _put_on_a_grid(model)
+    for own, rotated in _bases(model, tmp_path).values():
+        assert own == math.inf
+        assert 18 < rotated < 25
+
+
+def test_weights_that_are_nearly_on_a_grid_lose_little_as_they_are(tmp_path: FilePath) -> None:
+    model = tiny_model("llama", outliers=False)
+    _put_on_a_grid(model, noise=0.01)
+    for own, rotated in _bases(model, tmp_path).values():
+        assert 40 < own < 70
+        assert 18 < rotated < 25
+
+
+def test_a_grid_that_zero_does_not_lie_on_is_another_grid(tmp_path: FilePath) -> None:
+    model = tiny_model("llama", outliers=False)
+    _put_on_a_grid(model, shift=0.5)
+    for own, rotated in _bases(model, tmp_path).values():
+        assert 18 < own < 25
+        assert 18 < rotated < 25
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma"])
+def test_random_weights_lose_the_same_in_both_bases(kind: str, tmp_path: FilePath) -> None:
+    found = _bases(tiny_model(kind, outliers=False), tmp_path)
+    assert list(found) == NARROW
+    for own, rotated in found.values():
+        assert own == pytest.approx(rotated, abs=1)
+
+
+def test_both_bases_are_rounded_as_by_hand(tmp_path: FilePath) -> None:
+    model, seed = tiny_model("llama"), 7
+    name = "model.layers.1.mlp.up_proj"
+    gain = model.get_parameter("model.layers.1.post_attention_layernorm.weight")
+    weight = weight_matrix(quantizable_layers(model)[name])
+    rotated = ((weight * gain).double() @ _dense(Rotation.random(32, seed)).T).float()
+
+    def decibels(rows: Tensor) -> float:
+        low, high = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
+        assert bool((low < 0).all() and (high > 0).all())
+        exact = (high - low) / 15
+        scale = torch.from_numpy(exact.numpy().astype("float16"))
+        scale = torch.where(scale.float() < exact, torch.nextafter(scale, torch.tensor(math.inf).half()), scale).float()
+        zero = (-low / scale).round()
+        found = scale * (((rows / scale).round() + zero).clamp(0, 15) - zero)
+        return 20 * math.log10(float(rows.norm() / (rows - found).norm()))
+
+    own, other = _bases(model, tmp_path, seed)[name]
+    assert own == pytest.approx(decibels(weight), abs=1e-3)
+    assert other == pytest.approx(decibels(rotated), abs=1e-3)
+    assert abs(own - other) > 0.01
+
+
+def test_comparing_bases_leaves_the_model_as_it_was() -> None:
+    model = tiny_model("llama")
+    parameters, before = dict(model.named_parameters()), _logits(model)
+    compare_bases(model, find_paths(model), 0)
+    assert all(model.get_parameter(name) is parameter for name, parameter in parameters.items())
+    assert torch.equal(_logits(model), before)
+
+
+def test_a_layer_of_zeros_has_no_decibels(tmp_path: FilePath) -> None:
+    model = tiny_model("llama", outliers=False)
+    model.get_parameter(f"{NARROW[1]}.weight").zero_()
+    found = _bases(model, tmp_path)
+    assert [name for name, values in found.items() if any(map(math.isnan, values))] == [NARROW[1]]
+    assert all(map(math.isnan, found[NARROW[1]]))
+
+
+def test_a_model_without_groups_has_an_empty_table(tmp_path: FilePath) -> None:
+    assert _bases(_of_kind("mistral with a width that has no Hadamard matrix"), tmp_path) == {}

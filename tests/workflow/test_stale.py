@@ -262,6 +262,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/quantization/gptq.py", other_result)),
         EVALUATED | SENSITIVITY | AFTER_EVALUATION,
     ),
+    "a function that says how far rounded values are off": (
+        checked_out(edited("inferometer/quantization/noise.py", other_result)),
+        {"rotate tiny/0"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+    ),
     "a function that only single layers use": (
         checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
         SENSITIVITY | AFTER_SENSITIVITY,

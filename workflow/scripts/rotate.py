@@ -1,4 +1,4 @@
-"""Find what a rotation touches in a model, and prove that rotating it leaves the float model unchanged."""
+"""Find what a rotation touches in a model, prove that the float model stays what it was, and round both weights."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_model, weights_bytes
 from inferometer.recording import write_run
+from inferometer.rotation.basis import compare_bases
 from inferometer.rotation.proof import prove_rotation
 from inferometer.rotation.stored import table_of
-from inferometer.rotation.tables import PATHS
+from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
 
@@ -27,10 +28,12 @@ with job(snakemake.log[0]) as stopwatch:
         model = load_model(manifest, checkpoint, device, "float32")
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
-        paths, error = prove_rotation(model, int(snakemake.wildcards.seed), proof_tokens.to(model.device))
+        seed = int(snakemake.wildcards.seed)
+        paths, error = prove_rotation(model, seed, proof_tokens.to(model.device))
+        basis = compare_bases(model, paths, seed)
     write_run(
         Path(snakemake.output.run),
-        step=f"rotate (seed {snakemake.wildcards.seed})",
+        step=f"rotate (seed {seed})",
         model=manifest.name,
         scheme=None,
         tokens=proof_tokens.numel(),
@@ -40,3 +43,4 @@ with job(snakemake.log[0]) as stopwatch:
         device=device,
     )
     write_table(PATHS, table_of(paths, error), Path(snakemake.output.paths))
+    write_table(BASIS, basis, Path(snakemake.output.basis))
