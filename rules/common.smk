@@ -89,7 +89,7 @@ def what_smoothing_uses(wildcards):
     entry = config["schemes"][wildcards.scheme]
     keys = {"smoothing"}
     if isinstance(entry["smoothing"]["alpha"], str):
-        keys |= {"weights", "activations"}
+        keys |= {"weights", "activations", "keep"}
     return {key: value for key, value in entry.items() if key in keys}
 
 

@@ -47,7 +47,7 @@ def export(
             described = layer_scheme(scheme)
             for name, layer in layers.items():
                 _check_layout(name, layer.reference)
-                del tensors[f"{name}.weight"]
+                tensors.pop(f"{name}.weight", None)  # layers that hold codes have none
                 stored = layer_tensors(name, layer, scheme.weights.grid, described)
                 tensors |= {f"{name}.{own}": tensor for own, tensor in stored.items()}
             quantization = quantization_config(described, [name for name in linears if name not in layers])

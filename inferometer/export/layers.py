@@ -16,7 +16,7 @@ from inferometer.models import weight_matrix
 from inferometer.quantization.floats import E4M3, FLOAT32_SIGNIFICAND_BITS, FloatGrid
 from inferometer.quantization.grids import Grid, IntegerGrid, Parameters
 from inferometer.quantization.model import QuantizedLayer
-from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
+from inferometer.quantization.simulated import SimulatedIntegerLinear, SimulatedLinear
 
 BFLOAT16_STEP = 2.0**-7  # between neighbours, relative to the smaller one
 
@@ -28,12 +28,12 @@ def layer_tensors(name: str, layer: QuantizedLayer, grid: Grid, described: Quant
     NVFP4 may be neighbours in bfloat16: the format divides by the tensor's scale where ours multiplies, and the two
     round a tie to different sides.
     """
-    assert isinstance(layer.module, SimulatedLinear)
+    assert isinstance(layer.module, SimulatedLinear | SimulatedIntegerLinear)
     values = layer.module.weight.detach()
     parameters = grid.parameters(grid.vectors(weight_matrix(layer.reference).float()))
     tensors = _weight_tensors(_codes(values, grid, parameters), grid, parameters, described.format)
     _check_decoding(name, tensors, described, values)
-    if isinstance(layer.inputs, ActivationRounder) and layer.inputs.static is not None:
+    if layer.inputs is not None and layer.inputs.static is not None:
         tensors |= _input_tensors(layer.inputs.grid, layer.inputs.static)
     # Layers that read one input share its scale, which the file must hold for each.
     return {own: tensor.cpu().contiguous().clone() for own, tensor in tensors.items()}

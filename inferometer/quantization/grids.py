@@ -188,17 +188,17 @@ class IntegerGrid(Grid):
         rounded = self.decoded(self.nearest(values, parameters), parameters)
         return rounded.sub_(values).square_().sum(dim=-1, keepdim=True)
 
-    def nearest(self, values: Tensor, parameters: Parameters) -> Tensor:
-        """The nearest codes, as whole numbers in float32, ties to even."""
-        return self._unbounded(values, parameters).clamp_(*self.codes)
+    def nearest(self, values: Tensor, parameters: Parameters, out: Tensor | None = None) -> Tensor:
+        """The nearest codes, as whole numbers in float32, ties to even; written to `out` where that is given."""
+        return self._unbounded(values, parameters, out).clamp_(*self.codes)
 
-    def own_codes(self, values: Tensor, parameters: Parameters) -> Tensor:
+    def own_codes(self, values: Tensor, parameters: Parameters, out: Tensor | None = None) -> Tensor:
         """As `nearest`, without a look at the ends where absmax itself is the last code."""
         all_within = self.symmetric and self.clip == "absmax"
-        return self._unbounded(values, parameters) if all_within else self.nearest(values, parameters)
+        return self._unbounded(values, parameters, out) if all_within else self.nearest(values, parameters, out)
 
-    def _unbounded(self, values: Tensor, parameters: Parameters) -> Tensor:
-        codes = (values / parameters.scale).round_()
+    def _unbounded(self, values: Tensor, parameters: Parameters, out: Tensor | None) -> Tensor:
+        codes = torch.div(values, parameters.scale, out=out).round_()
         return codes if parameters.zero_point is None else codes.add_(parameters.zero_point)
 
 

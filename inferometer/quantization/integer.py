@@ -4,7 +4,6 @@ Codes and scales come from the same grids, by the same arithmetic, so both kinds
 float sums. Only these layers may be timed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +14,8 @@ from inferometer.errors import InferometerError
 from inferometer.quantization.grids import Grid, IntegerGrid, Parameters, Quantized
 from inferometer.quantization.kernels import Kernel, fastest_kernel
 
+CODE_BITS = 8  # at most, of codes in an integer product
+NO_FLOAT_PRODUCT = "the integer engine has no product for float formats; use the simulated engine."
 FEWEST_ROWS = 128  # of a piece of a product: with fewer, reading the weight again costs more than the caches give
 PRODUCT_PIECE = 2  # a piece of a product may be this much larger than one of activations: it is touched once
 PACKED_ROWS = 16  # torch's product with packed weights is for decoding; with more rows unpacking pays
@@ -38,12 +39,30 @@ class Rows:
         """Some of the rows."""
         return Rows(self.codes[rows], self.scales[rows], None if self.shift is None else self.shift[rows])
 
-    @staticmethod
-    def joined(pieces: Sequence["Rows"]) -> "Rows":
-        """The rows of all pieces."""
-        shifts = [piece.shift for piece in pieces if piece.shift is not None]
-        codes, scales = (torch.cat([getattr(piece, part) for piece in pieces]) for part in ("codes", "scales"))
-        return Rows(codes, scales, torch.cat(shifts) if shifts else None)
+
+def why_not_coded(grid: Grid, *, static: bool) -> str | None:
+    """Why activations on a grid, with static or dynamic parameters, have no place in an integer product; or None."""
+    if not isinstance(grid, IntegerGrid) or grid.bits > CODE_BITS:
+        return f"the integer engine needs activations on an integer grid of at most {CODE_BITS} bits."
+    if grid.granularity != ("per_tensor" if static else "per_token"):
+        return (
+            "the integer engine needs a scale for each row of activations, or a static one for all of them; "
+            f"granularity {grid.granularity} with {'a static' if static else 'a dynamic'} range is neither."
+        )
+    return None
+
+
+def why_not_multiplied(grid: Grid) -> str | None:
+    """Why weights on a grid can't be factors of an integer product; or None."""
+    if not isinstance(grid, IntegerGrid):
+        return NO_FLOAT_PRODUCT
+    if grid.bits > CODE_BITS or not grid.symmetric or grid.granularity == "per_group":
+        return (
+            f"the integer engine multiplies integers with weights of at most {CODE_BITS} bits that are symmetric and "
+            f"have a scale per channel or one for all, not with {grid.bits} bits, "
+            f"{'symmetric' if grid.symmetric else 'asymmetric'}, {grid.granularity}."
+        )
+    return None
 
 
 class ActivationCoder:
@@ -54,13 +73,10 @@ class ActivationCoder:
     """
 
     def __init__(self, grid: Grid, static: Parameters | None = None) -> None:
-        if not isinstance(grid, IntegerGrid) or grid.bits > 8:
-            raise InferometerError("the integer engine needs activations on an integer grid of at most 8 bits.")
-        if grid.granularity != ("per_tensor" if static else "per_token"):
-            raise InferometerError(
-                "the integer engine needs a scale for each row of activations, or a static one for all of them; "
-                f"granularity {grid.granularity} with {'a static' if static else 'a dynamic'} range is neither."
-            )
+        reason = why_not_coded(grid, static=static is not None)
+        if reason:
+            raise InferometerError(reason)
+        assert isinstance(grid, IntegerGrid)
         self.grid = grid
         self.static = static
         self._last: tuple[Tensor, Rows] | None = None
@@ -77,21 +93,26 @@ class ActivationCoder:
     def _coded(self, values: Tensor, piece_values: int | None) -> Rows:
         values = values.reshape(-1, values.shape[-1])
         count, channels = values.shape
-        pieces = _pieces(count, piece_values // channels if piece_values else count)
-        if len(pieces) == 1:
-            return self._coded_piece(values)
-        return Rows.joined([self._coded_piece(values[piece]) for piece in pieces])
-
-    def _coded_piece(self, values: Tensor) -> Rows:
-        floats = values.float()
-        parameters = self.static or self.grid.parameters(floats)
-        codes = (self.grid.nearest if self.static else self.grid.own_codes)(floats, parameters)
-        scales = parameters.scale.expand(len(values), 1)
-        if parameters.zero_point is None:
-            return Rows(codes.to(torch.int8), scales, None)
+        length = max(piece_values // channels, 1) if piece_values else count
+        codes = values.new_empty(count, channels, dtype=torch.int8)
+        scales = values.new_empty(count, 1, dtype=torch.float32)
+        shift = None if self.grid.symmetric else torch.empty_like(scales)
+        scratch = values.new_empty(min(length, count), channels, dtype=torch.float32)
         middle = 2 ** (self.grid.bits - 1)
-        shift = (middle - parameters.zero_point).expand(len(values), 1)
-        return Rows(codes.sub_(middle).to(torch.int8), scales, shift)
+        nearest = self.grid.nearest if self.static else self.grid.own_codes
+        for piece in _pieces(count, length):
+            part = values[piece]
+            own = scratch[: len(part)]
+            floats = part if part.dtype == torch.float32 else own.copy_(part)
+            parameters = self.static or self.grid.parameters(floats)
+            found = nearest(floats, parameters, out=own)
+            scales[piece] = parameters.scale
+            if shift is not None:
+                assert parameters.zero_point is not None
+                shift[piece] = middle - parameters.zero_point
+                found.sub_(middle)
+            codes[piece] = found
+        return Rows(codes, scales, shift)
 
 
 def _pieces(count: int, length: int) -> list[slice]:
@@ -123,32 +144,28 @@ class IntegerLinear(nn.Module):
             self._sums = codes.sum(dim=1, dtype=torch.float32).mul_(scales)
             self.stored_bytes += self._sums.nbytes
 
-    def _scaled(self, rows: Rows, out: Tensor | None) -> Tensor:
-        """The outputs for rows, float32, written to `out` where that is given."""
+    def _write(self, rows: Rows, out: Tensor) -> None:
+        """Write the outputs for rows to `out` [rows, outputs]; they are computed in float32, whatever its dtype."""
         product = self._multiply(rows.codes)
-        out = product if out is None else out
+        target = out if out.dtype == torch.float32 else product
         if self._sums is not None:
             assert rows.shift is not None
             product.addcmul_(rows.shift, self._sums)
         if self.bias is None:
-            return torch.mul(product, rows.scales, out=out)
-        return torch.addcmul(self.bias.float(), product, rows.scales, out=out)
+            torch.mul(product, rows.scales, out=target)
+        else:
+            torch.addcmul(self.bias.float(), product, rows.scales, out=target)
+        if target is not out:
+            out.copy_(target)
 
     def forward(self, values: Tensor) -> Tensor:
         """As nn.Linear: [..., inputs] to [..., outputs]."""
         rows = self.activations(values, self._piece_values)
         count = len(rows.codes)
         length = max(PRODUCT_PIECE * self._piece_values // self.outputs, FEWEST_ROWS) if self._piece_values else count
-        pieces = _pieces(count, length)
-        if len(pieces) == 1:
-            out = self._scaled(rows, None).to(values.dtype)
-        else:
-            out = torch.empty(count, self.outputs, dtype=values.dtype, device=values.device)
-            for piece in pieces:
-                if out.dtype == torch.float32:
-                    self._scaled(rows.piece(piece), out[piece])
-                else:
-                    out[piece] = self._scaled(rows.piece(piece), None)
+        out = values.new_empty(count, self.outputs)
+        for piece in _pieces(count, length):
+            self._write(rows.piece(piece), out[piece])
         return out.reshape(*values.shape[:-1], self.outputs)
 
 
@@ -265,16 +282,13 @@ def integer_layer(
     Raises InferometerError for anything else.
     """
     grid = weight.grid
-    if not isinstance(grid, IntegerGrid):
-        raise InferometerError("the integer engine has no product for float formats; use the simulated engine.")
     if activations is None:
+        if not isinstance(grid, IntegerGrid):
+            raise InferometerError(NO_FLOAT_PRODUCT)
         if grid.bits not in (4, 8):
             raise InferometerError(f"the integer engine packs weights of 4 or 8 bits, not of {grid.bits}.")
         return PackedLinear(weight, bias, dtype)
-    if grid.bits > 8 or not grid.symmetric or grid.granularity == "per_group":
-        raise InferometerError(
-            "the integer engine multiplies integers with weights of at most 8 bits that are symmetric and have a scale "
-            f"per channel or one for all, not with {grid.bits} bits, "
-            f"{'symmetric' if grid.symmetric else 'asymmetric'}, {grid.granularity}."
-        )
+    reason = why_not_multiplied(grid)
+    if reason:
+        raise InferometerError(reason)
     return IntegerLinear(weight, bias, activations, fastest_kernel(weight.codes.device, *weight.shape))

@@ -56,6 +56,8 @@ def _prepare_onednn(codes: Tensor, scales: Tensor) -> Multiply:
 
 def _prepare_int_mm(codes: Tensor, scales: Tensor) -> Multiply:
     """torch._int_mm, whose second factor should be a transposed view: a contiguous one is half as fast for one row."""
+    if codes.shape[1] == 1:  # torch's product over a single input is wrong
+        return _prepare_padded_int_mm(codes, scales)
     transposed = codes.contiguous().t()
 
     def multiply(rows: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from inferometer.models import Linear, quantizable_layers, weight_matrix
 from inferometer.quantization.bitsandbytes_layers import BitsandbytesLinear
 from inferometer.quantization.gptq import round_with_compensation
 from inferometer.quantization.grids import Parameters, Quantized
-from inferometer.quantization.integer import ActivationCoder, integer_layer
-from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
+from inferometer.quantization.integer import ActivationCoder, integer_layer, why_not_coded, why_not_multiplied
+from inferometer.quantization.noise import sqnr_db
+from inferometer.quantization.simulated import ActivationRounder, SimulatedIntegerLinear, SimulatedLinear
 from inferometer.rotation.hadamard import Rotation
 from inferometer.rotation.online import RotatedInput, inputs_rotated
 from inferometer.schemes import Activations, Scheme
@@ -104,13 +105,11 @@ class _Recorder:
             handle.remove()
 
 
-def sqnr_db(actual: Tensor, expected: Tensor) -> float:
-    """Signal-to-quantization-noise ratio in decibels: power of what was expected over that of the difference.
-
-    Infinite where there is no difference.
-    """
-    noise = (actual.float() - expected.float()).square().sum()
-    return float(10 * torch.log10(expected.float().square().sum() / noise))
+def _has_integer_product(scheme: Scheme) -> bool:
+    weights, activations = scheme.weights, scheme.activations
+    if weights is None or activations is None or activations.outlier_threshold is not None:
+        return False
+    return not why_not_multiplied(weights.grid) and not why_not_coded(activations.grid, static=activations.static)
 
 
 class _Rounding:
@@ -118,7 +117,7 @@ class _Rounding:
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme = scheme
-        self._codes_multiply = scheme.engine == "integer"
+        self._codes_multiply = scheme.engine == "integer" or _has_integer_product(scheme)
         activations = scheme.activations
         self._dynamic = None if activations is None or activations.static else self._input_of(activations, None)
         self._static: dict[str, _Input] = {}
@@ -172,15 +171,18 @@ class _Rounding:
             assert not isinstance(inputs, ActivationCoder)
             module: nn.Module = SimulatedLinear(weight, layer.bias, inputs)
             return QuantizedLayer(module, layer, weight.nbytes, math.nan, None, inputs)
-        if self._codes_multiply:
+        stored, kernel = rounded.grid.bytes_of(weight.shape), None
+        if self.scheme.engine == "integer":
             assert not isinstance(inputs, ActivationRounder)
-            integer = integer_layer(rounded, layer.bias, inputs, weight.dtype)
-            sqnr = sqnr_db(rounded.values(), weight)
-            return QuantizedLayer(integer, layer, integer.stored_bytes, sqnr, integer.kernel, inputs)
-        assert not isinstance(inputs, ActivationCoder)
-        stored, values = rounded.grid.bytes_of(weight.shape), rounded.values().to(weight.dtype)
-        module = SimulatedLinear(values, layer.bias, inputs)
-        return QuantizedLayer(module, layer, stored, sqnr_db(values, weight), None, inputs)
+            module = integer_layer(rounded, layer.bias, inputs, weight.dtype)
+            stored, kernel, values = module.stored_bytes, module.kernel, rounded.values()
+        elif isinstance(inputs, ActivationCoder):
+            module = SimulatedIntegerLinear(rounded, layer.bias, inputs, weight.dtype)
+            values = module.weight
+        else:
+            values = rounded.values().to(weight.dtype)
+            module = SimulatedLinear(values, layer.bias, inputs)
+        return QuantizedLayer(module, layer, stored, sqnr_db(values, weight), kernel, inputs)
 
 
 def rounded_layer(layer: Linear, scheme: Scheme) -> nn.Module:

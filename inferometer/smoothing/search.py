@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inferometer.models import linear_layers, weight_matrix
+from inferometer.models import linear_layers, quantizable_layers, weight_matrix
+from inferometer.quantization.simulated import ActivationRounder
 from inferometer.schemes import Scheme
 from inferometer.smoothing.site import Site
 
@@ -55,7 +56,7 @@ def output_error(weights: Sequence[Tensor], rows: Tensor, factors: Tensor, schem
     """
     inputs = rows / factors
     if scheme.activations is not None:
-        inputs = scheme.activations.grid.round_trip(inputs)
+        inputs = ActivationRounder(scheme.activations.grid, None, scheme.activations.outlier_threshold)(inputs)
     error = power = 0.0
     for weight in weights:
         rounded = weight * factors
@@ -72,12 +73,17 @@ def search(
 ) -> pd.DataFrame:
     """The output error of every site at every candidate: columns `site`, `alpha` and `error`.
 
-    `inputs` are rows by site name; `factors` gives the factors of a site's own channels at a strength.
+    `inputs` are rows by site name; `factors` gives the factors of a site's own channels at a strength. Layers that the
+    scheme keeps in float have no error. Raises InferometerError when groups don't divide a width that is to be rounded.
     """
     layers = linear_layers(model)
+    rounded = set(scheme.rounds(list(quantizable_layers(model))))
+    scheme.check_widths(
+        {name: weight_matrix(layers[name]).shape[1] for site in sites for name in site.layers if name in rounded}
+    )
     found = []
     for site in sites:
-        weights = [weight_matrix(layers[name]).float() for name in site.layers]
+        weights = [weight_matrix(layers[name]).float() for name in site.layers if name in rounded]
         rows = inputs[site.name]
         for alpha in ALPHAS:
             spread = site.spread(factors(site, alpha), rows.shape[1])

@@ -1,4 +1,8 @@
-"""Layers on integer codes: the same codes as the simulated layers, the same outputs, and what can't be served."""
+"""Layers on integer codes: the same codes as the simulated layers, the same outputs, and what can't be served.
+
+Layers that multiply rounded values as floats are the oracle of every product; what schemes simulate on codes is the
+same to the last bit.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +28,7 @@ from inferometer.quantization.integer import (
     unpacked_nibbles,
 )
 from inferometer.quantization.kernels import FALLBACK, exact_kernels
-from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
+from inferometer.quantization.simulated import ActivationRounder, SimulatedIntegerLinear, SimulatedLinear
 
 CPU = torch.device("cpu")
 PER_TOKEN, PER_CHANNEL = IntegerGrid("per_token"), IntegerGrid("per_channel")
@@ -56,6 +60,10 @@ def _layer(kind: type[Linear], outputs: int, inputs: int, *, bias: bool = True) 
 def _simulated(layer: Linear, weights: Grid, activations: Grid | None) -> SimulatedLinear:
     rounder = ActivationRounder(activations) if activations else None
     return SimulatedLinear(weights.round_trip(weight_matrix(layer)), layer.bias, rounder)
+
+
+def _on_codes(layer: Linear, weights: Grid, coder: ActivationCoder) -> SimulatedIntegerLinear:
+    return SimulatedIntegerLinear(weights.quantized(weight_matrix(layer)), layer.bias, coder, layer.weight.dtype)
 
 
 def _served(layer: Linear, weights: Grid, activations: Grid | None) -> IntegerLinear | PackedLinear:
@@ -110,6 +118,7 @@ def test_integer_layers_agree_with_simulated_ones(
     _assert_agree(served(values), expected.to(dtype), 1e-5 if dtype == torch.float32 else 2**-7)
     if dtype == torch.float32:
         _assert_agree(served(values), _simulated(layer, weights, activations)(values))
+    assert torch.equal(served(values), _on_codes(layer, weights, ActivationCoder(activations))(values))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -117,7 +126,10 @@ def test_integer_layers_agree_with_simulated_ones(
 @pytest.mark.parametrize("bias", [True, False])
 def test_inputs_of_any_shape_are_served(shape: tuple[int, ...], activations: Grid | None, bias: bool) -> None:
     layer, values = _layer(nn.Linear, 20, 33, bias=bias), _values(*shape, 33)
-    _assert_agree(_served(layer, PER_CHANNEL, activations)(values), _simulated(layer, PER_CHANNEL, activations)(values))
+    served = _served(layer, PER_CHANNEL, activations)(values)
+    _assert_agree(served, _simulated(layer, PER_CHANNEL, activations)(values))
+    if activations:
+        assert torch.equal(served, _on_codes(layer, PER_CHANNEL, ActivationCoder(activations))(values))
 
 
 @given(outputs=st.integers(1, 150), inputs=st.integers(1, 150), rows=st.integers(1, 5), symmetric=st.booleans())
@@ -129,18 +141,51 @@ def test_layers_of_any_shape_agree(outputs: int, inputs: int, rows: int, symmetr
         patch.setattr(integer, "fastest_kernel", lambda *_: exact_kernels(CPU)[0])
         served = _served(layer, PER_CHANNEL, activations)
     _assert_agree(served(values), _simulated(layer, PER_CHANNEL, activations)(values))
+    assert torch.equal(served(values), _on_codes(layer, PER_CHANNEL, ActivationCoder(activations))(values))
     int4 = IntegerGrid("per_channel", bits=4, symmetric=symmetric)
     _assert_agree(_served(layer, int4, None)(values), _simulated(layer, int4, None)(values))
 
 
 @pytest.mark.parametrize("kernel", [*exact_kernels(CPU), FALLBACK], ids=lambda kernel: kernel.name)
-def test_every_kernel_serves_products_in_pieces(kernel: kernels.Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, values = _layer(nn.Linear, 24, 40), _values(300, 40)
+@pytest.mark.parametrize("activations", [PER_TOKEN, IntegerGrid("per_token", symmetric=False)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_kernel_serves_products_in_pieces(
+    kernel: kernels.Kernel, activations: Grid, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, values = _layer(nn.Linear, 24, 40), _values(300, 40).to(dtype)
     monkeypatch.setattr(integer, "fastest_kernel", lambda *_: replace(kernel, cached_values=100))
-    served = _served(layer, PER_CHANNEL, PER_TOKEN)
+    served = _served(layer, PER_CHANNEL, activations)
     assert isinstance(served, IntegerLinear)
     assert served.kernel == kernel.name
-    _assert_agree(served(values), _simulated(layer, PER_CHANNEL, PER_TOKEN)(values))
+    expected = _simulated(layer, PER_CHANNEL, activations)(values.float())
+    _assert_agree(served(values).float(), expected, 1e-5 if dtype == torch.float32 else 2**-7)
+    assert torch.equal(served(values), _on_codes(layer, PER_CHANNEL, ActivationCoder(activations))(values))
+
+
+@pytest.mark.parametrize("kernel", [*exact_kernels(CPU), FALLBACK], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_wide_layers_agree_with_simulated_codes_to_the_last_bit(
+    kernel: kernels.Kernel, kind: type[Linear], symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, values = _layer(kind, 48, 4864), _values(40, 4864)  # as wide as the down_proj of Qwen2.5-0.5B
+    values[:, 7] *= 50
+    monkeypatch.setattr(integer, "fastest_kernel", lambda *_: kernel)
+    activations = replace(PER_TOKEN, symmetric=symmetric)
+    served = _served(layer, PER_CHANNEL, activations)(values)
+    assert torch.equal(served, _on_codes(layer, PER_CHANNEL, ActivationCoder(activations))(values))
+    if symmetric:
+        _assert_agree(served, _simulated(layer, PER_CHANNEL, activations)(values))
+
+
+def test_sums_beyond_the_digits_of_a_float_differ_in_the_last_bit_alone() -> None:
+    layer, values = _layer(nn.Linear, 20, 4864), torch.full((3, 4864), 2.0)
+    layer.weight.fill_(1.0)
+    layer.weight[:, ::1000] = 0.99  # a sum of 127 · 127 · 4864 is above 2^26
+    served = _served(layer, PER_CHANNEL, PER_TOKEN)(values)
+    exact = nn.functional.linear(values.double(), PER_CHANNEL.round_trip(layer.weight).double(), layer.bias.double())
+    for found in (served, _on_codes(layer, PER_CHANNEL, ActivationCoder(PER_TOKEN))(values)):
+        torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 
 def test_static_ranges_serve_all_rows_with_one_scale() -> None:
@@ -153,6 +198,7 @@ def test_static_ranges_serve_all_rows_with_one_scale() -> None:
         rounder = ActivationRounder(grid, static)
         expected = SimulatedLinear(PER_CHANNEL.round_trip(layer.weight), layer.bias, rounder)
         _assert_agree(served(values), expected(values))
+        assert torch.equal(served(values), _on_codes(layer, PER_CHANNEL, coder)(values))
 
 
 def test_layers_that_read_one_tensor_share_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:

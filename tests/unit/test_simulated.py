@@ -1,4 +1,6 @@
-"""Linear layers on rounded values: what they multiply, and the memory of the rounder."""
+"""Linear layers on rounded values or on codes: what they multiply, and the memory of the rounder."""
+
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,17 +12,24 @@ from transformers.pytorch_utils import Conv1D
 from inferometer.models import Linear, weight_matrix
 from inferometer.quantization.floats import FloatGrid
 from inferometer.quantization.grids import Grid, IntegerGrid
-from inferometer.quantization.simulated import ActivationRounder, SimulatedLinear
+from inferometer.quantization.integer import ActivationCoder
+from inferometer.quantization.simulated import ActivationRounder, SimulatedIntegerLinear, SimulatedLinear
 
 PER_TOKEN = IntegerGrid("per_token")
 
 
-def _rounded(values: Tensor, bits: int) -> Tensor:
-    """The oracle: absmax rounding of every row, in numpy."""
-    array: NDArray[np.float32] = values.numpy()
+def _codes(values: Tensor, bits: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The oracle: absmax codes of every row, and their steps, in numpy."""
+    array: NDArray[np.float32] = values.float().numpy()
     absmax = np.maximum(np.abs(array).max(axis=-1, keepdims=True), np.float32(1e-5))
     step = absmax / np.float32(2 ** (bits - 1) - 1)
-    return torch.from_numpy(np.rint(array / step) * step)
+    return np.rint(array / step).astype(np.int64), step
+
+
+def _rounded(values: Tensor, bits: int) -> Tensor:
+    """The oracle: absmax rounding of every row."""
+    codes, step = _codes(values, bits)
+    return torch.from_numpy(codes.astype(np.float32) * step)
 
 
 def _inputs(*shape: int, seed: int = 0) -> Tensor:
@@ -46,6 +55,11 @@ def _simulated(layer: Linear, weights: Grid | None, activations: Grid | None) ->
     weight = weight_matrix(layer)
     rounder = ActivationRounder(activations) if activations else None
     return SimulatedLinear(weights.round_trip(weight) if weights else weight, layer.bias, rounder)
+
+
+def _on_codes(layer: Linear, weights: Grid, coder: ActivationCoder) -> SimulatedIntegerLinear:
+    """The layer as a scheme that has an integer product has it."""
+    return SimulatedIntegerLinear(weights.quantized(weight_matrix(layer)), layer.bias, coder, layer.weight.dtype)
 
 
 def test_the_same_tensor_is_rounded_once_and_answered_from_memory() -> None:
@@ -148,6 +162,66 @@ def test_the_simulated_product_is_that_of_integer_arithmetic(kind: type[Linear],
     simulated = _simulated(layer, weight_grid, input_grid)(values)
     size = expected.abs().amax(dim=-1, keepdim=True)
     assert ((simulated.double() - expected).abs() <= 2e-6 * size).all()
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_codes_multiplied_as_floats_are_those_of_integer_arithmetic_to_the_last_bit(
+    kind: type[Linear], bits: int, dtype: torch.dtype, bias: bool
+) -> None:
+    layer, values = _linear(kind).to(dtype), (_inputs(32, 64) * 10.0 ** _inputs(32, 1, seed=3)).to(dtype)
+    if not bias:
+        layer.register_parameter("bias", None)
+    codes, steps = _codes(values, bits)
+    weight, weight_steps = _codes(_outputs_by_inputs(layer), bits)
+    scaled = torch.from_numpy((codes @ weight.T).astype(np.float32) * weight_steps.T)
+    scales = torch.from_numpy(steps)
+    # Whether torch rounds between the last scale and the bias depends on the processor, so it is asked to do it here.
+    expected = torch.addcmul(layer.bias.float(), scaled, scales) if bias else scaled * scales
+    simulated = _on_codes(
+        layer, IntegerGrid("per_channel", bits=bits), ActivationCoder(IntegerGrid("per_token", bits=bits))
+    )
+    assert torch.equal(simulated(values), expected.to(dtype))
+    assert torch.equal(simulated(values.reshape(2, 16, 64)), expected.to(dtype).reshape(2, 16, 20))
+    assert torch.equal(simulated.weight, _rounded(_outputs_by_inputs(layer), bits).to(dtype))
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@torch.no_grad()
+def test_codes_of_any_kind_multiplied_as_floats_give_the_product_of_rounded_values(
+    granularity: Literal["per_channel", "per_tensor"], bits: int, symmetric: bool, static: bool
+) -> None:
+    layer, values = _linear(nn.Linear), _inputs(32, 64) + 1  # zero points off the middle
+    grid = IntegerGrid("per_tensor" if static else "per_token", bits=bits, symmetric=symmetric)
+    parameters = grid.parameters(_inputs(1, 64 * 8, seed=5) + 1) if static else None
+    weights = IntegerGrid(granularity, bits=bits)
+    simulated = _on_codes(layer, weights, ActivationCoder(grid, parameters))
+    rounded = ActivationRounder(grid, parameters)(values)
+    exact = rounded.double() @ weights.round_trip(layer.weight).double().T + layer.bias.double()
+    # Relative to what terms may add up to, as the shift of asymmetric codes makes one that mostly cancels.
+    size = rounded.abs().amax(dim=1, keepdim=True) * weights.round_trip(layer.weight).abs().sum(dim=1) + 1
+    assert ((simulated(values).double() - exact).abs() <= 1e-6 * size).all()
+    assert torch.equal(simulated.weight, weights.round_trip(layer.weight))
+
+
+@torch.no_grad()
+def test_codes_are_out_of_reach_of_casts_and_take_the_memory_of_the_float_weight() -> None:
+    layer, values = _linear(nn.Linear).bfloat16(), _inputs(5, 64)
+    simulated = _on_codes(layer, IntegerGrid("per_channel"), ActivationCoder(PER_TOKEN))
+    weight, outputs = simulated.weight, simulated(values)
+    assert list(dict(simulated.named_parameters())) == ["bias"]
+    assert not list(simulated.buffers())
+    assert weight.dtype == torch.bfloat16
+    assert simulated._codes.nbytes == layer.weight.nbytes
+    simulated.double()
+    assert torch.equal(simulated(values), outputs)
+    assert torch.equal(simulated.weight, weight)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

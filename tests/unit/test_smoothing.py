@@ -905,6 +905,23 @@ def test_the_output_error_is_that_of_smoothed_and_rounded_products(
     assert found == pytest.approx(error / power, rel=1e-2 if entry else None, abs=1e-10)
 
 
+def test_the_output_error_leaves_outliers_in_float() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(50, 24, generator=generator), torch.randn(7, 24, generator=generator)
+    rows[:, 3] *= 100
+    entry = {**W8A8, "activations": {**W8A8["activations"], "bits": 4}}
+    scheme = Scheme.of("any", {**entry, "activations": {**entry["activations"], "outlier_threshold": 20.0}})
+    x, rounded = rows.double().numpy(), _rounded(weight.double().numpy(), 8)
+    inner = x.copy()
+    inner[:, 3] = 0
+    inputs = _rounded(inner, 4)
+    inputs[:, 3] = x[:, 3]
+    expected = x @ weight.double().numpy().T
+    error = ((inputs @ rounded.T - expected) ** 2).sum() / (expected**2).sum()
+    assert output_error([weight], rows, torch.ones(24), scheme) == pytest.approx(error, rel=1e-3)
+    assert output_error([weight], rows, torch.ones(24), Scheme.of("any", entry)) > 10 * error
+
+
 def test_outputs_that_are_all_zero_have_no_error() -> None:
     zero, rows = torch.zeros(3, 8), torch.ones(2, 8)
     assert output_error([zero], rows, torch.ones(8), Scheme.of("any", W8A8)) == 0
@@ -1000,6 +1017,33 @@ def test_the_search_tries_what_the_scheme_computes() -> None:
         weight = IntegerGrid("per_channel").round_trip(weight_matrix(layer) * factor)  # type: ignore[arg-type]
         found, expected = IntegerGrid("per_token").round_trip(rows / factor) @ weight.T, layer(rows)
         assert error == pytest.approx(relative_error(found, expected) ** 2, rel=1e-3)
+
+
+@torch.no_grad()
+def test_the_search_passes_over_layers_that_stay_in_float() -> None:
+    model, windows = tiny_model("llama"), _windows(2)
+    sites, _ = find_sites(model)
+    inputs = sample_inputs(model, sites, windows)
+
+    def errors(*keep: str) -> "pd.Series[float]":
+        scheme = Scheme.of("any", {**W8A8, "keep": keep})
+        found = search(model, sites, inputs, lambda site, _: torch.ones(inputs[site.name].shape[1]), scheme)
+        return found.groupby("site")["error"].first()
+
+    kept, fewer, every = errors("*.self_attn.*"), errors("*.q_proj"), errors()
+    attention = every.index.str.endswith("input_layernorm")
+    assert (kept[attention] == 0).all()
+    assert (kept[~attention] == every[~attention]).all()
+    assert (fewer[attention] != every[attention]).all()
+    assert (fewer[attention] > 0).all()
+
+
+@torch.no_grad()
+def test_the_search_refuses_groups_that_do_not_divide_a_width() -> None:
+    model, windows = tiny_model("llama"), _windows(2)
+    entry = {**W4, "weights": {"bits": 4, "granularity": "per_group", "group_size": 7}}
+    with pytest.raises(InferometerError, match=r"layer model\.layers\.0.* groups of 7 do not divide"):
+        _smoothed(model, windows, entry, alpha="search_per_site", method="awq")
 
 
 # --- activation-aware factors ------------------------------------------------------------------------------------
