@@ -45,7 +45,7 @@ def _forward_replaced(blocks: list[nn.Module], forward: Any) -> Iterator[None]:
 
 
 def run_from(model: PreTrainedModel, earlier: list[nn.Module], output: BlockOutput, tokens: Tensor) -> Any:
-    """The model's own output for `tokens` [1, tokens], with the `earlier` blocks' work taken as done.
+    """The model's own output for `tokens` [rows, tokens], with the `earlier` blocks' work taken as done.
 
     `output` is what the last of them returned before for the same tokens.
     """
@@ -54,7 +54,7 @@ def run_from(model: PreTrainedModel, earlier: list[nn.Module], output: BlockOutp
 
 
 def output_of(model: PreTrainedModel, module: nn.Module, tokens: Tensor) -> Any:
-    """What a module of the model returns for `tokens` [1, tokens]; nothing runs after it."""
+    """What a module of the model returns for `tokens` [rows, tokens]; nothing runs after it."""
     result: list[Any] = []
 
     def stop(_module: nn.Module, _arguments: Any, output: Any) -> None:
@@ -74,6 +74,6 @@ def output_of(model: PreTrainedModel, module: nn.Module, tokens: Tensor) -> Any:
 def run_block(
     model: PreTrainedModel, earlier: list[nn.Module], output: BlockOutput, block: nn.Module, tokens: Tensor
 ) -> BlockOutput:
-    """What a block returns for `tokens` [1, tokens], given what the last of the `earlier` ones returned."""
+    """What a block returns for `tokens` [rows, tokens], given what the last of the `earlier` ones returned."""
     with _forward_replaced(earlier, lambda *_, **__: output):
         return output_of(model, block, tokens)

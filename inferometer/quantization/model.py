@@ -31,6 +31,8 @@ from inferometer.schemes import Activations, Scheme
 
 _Input = ActivationRounder | ActivationCoder
 
+WINDOWS_AT_ONCE = 4  # of calibration text: a pass ends after one block, so that starting it counts
+
 
 @dataclass(frozen=True)
 class QuantizedLayer:
@@ -197,10 +199,10 @@ def quantized(
 ) -> Iterator[dict[str, QuantizedLayer]]:
     """Run the block with the model's decoder rounded by a scheme; gives the rounded layers by name.
 
-    `windows` of token ids [1, tokens] are the calibration text, for schemes that need it; `rotations` say what is to be
-    done to the inputs of layers whose weights are rotated already, in the model's dtype. Afterwards the very same
-    modules and tensors are back in place, so one loaded model serves many schemes. Raises InferometerError when a layer
-    can't be calibrated, or its width not be parted into groups.
+    `windows` of token ids [1, tokens], of one length, are the calibration text, for schemes that need it; `rotations`
+    say what is to be done to the inputs of layers whose weights are rotated already, in the model's dtype. Afterwards
+    the very same modules and tensors are back in place, so one loaded model serves many schemes. Raises
+    InferometerError when a layer can't be calibrated, or its width not be parted into groups.
     """
     floats = quantizable_layers(model)
     names = scheme.rounds(list(floats)) if scheme.quantizes else []
@@ -246,7 +248,7 @@ def _calibrated(
             f"name it in `schemes.{scheme.name}.keep`."
         )
     keep_rows = scheme.activations is not None and scheme.activations.static
-    tokens = [window.to(model.device) for window in windows]
+    tokens = torch.cat(list(windows)).to(model.device).split(WINDOWS_AT_ONCE)
     outputs: list[Any] = [None] * len(tokens)
     earlier: list[nn.Module] = []
     for name, block in blocks.items():

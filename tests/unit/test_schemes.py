@@ -218,7 +218,7 @@ def test_a_model_comes_back_without_a_trace_when_a_layer_can_not_be_rounded(name
 @pytest.mark.parametrize("name", ["w4-gptq", "w8a8-static"])
 def test_a_model_comes_back_without_a_trace_when_calibration_fails(llama: PreTrainedModel, name: str) -> None:
     before = Trace(llama)
-    beyond = torch.full((1, 8), 999)  # token ids that no embedding has
+    beyond = torch.full_like(WINDOWS[0], 999)  # token ids that no embedding has
     with pytest.raises(IndexError), quantized(llama, _scheme(name), [WINDOWS[0], beyond], {}):
         pass
     before.check(llama)
