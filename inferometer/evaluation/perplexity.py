@@ -17,7 +17,7 @@ from inferometer.errors import InferometerError
 from inferometer.evaluation.divergence import kl_divergence
 from inferometer.evaluation.reference import ReferenceHead
 
-ROWS_AT_ONCE = 128  # of logits, so that float copies of a large vocabulary stay small
+ROWS_AT_ONCE = 32  # of logits, so that float copies of a large vocabulary stay in the caches
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ DAMPING = 0.01  # of the mean diagonal, as in the paper: keeps H invertible
 def _inverse_factor(second_moments: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse of damped second moments [inputs, inputs], in float64 for stability.
 
-    With H = R Rᵀ and R upper, H⁻¹ = (R⁻¹)ᵀ R⁻¹, so that R⁻¹ is that factor and no inverse of H is needed. R comes from
-    the lower Cholesky factor of H with rows and columns in reverse.
+    With J the matrix that reverses order, J H J = L Lᵀ gives H⁻¹ = (J L⁻¹ J)ᵀ (J L⁻¹ J), where J L⁻¹ J is upper: the
+    factor, without an inverse of H.
     """
     damped = second_moments.double()
     damped.diagonal().add_(DAMPING * damped.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny))
-    upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
-    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
-    return factor.float()
+    lower = torch.linalg.cholesky(damped.flip(0, 1))
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    factor: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return factor.flip(0, 1).float()
 
 
 def _of_values(parameter: Tensor, grid: Grid, weight: Tensor) -> Tensor:
