@@ -1,0 +1,166 @@
+"""A decoder written by hand: everything that makes a language model write, and nothing else. Start reading here.
+
+A decoder-only transformer reads tokens x_1 ... x_n and says for each position which token may come next. This one has
+two layers and a single attention head, and differs from a large model in size only. From the inside out it is made of
+
+    attention     every position gathers what it needs from the positions before it,
+    feed_forward  every position thinks about what it has gathered,
+    layer         both of them, each added to what was there before,
+    Decoder       tokens in, layers, logits out,
+    generate      ask for the next token, append it, ask again.
+
+Keys and values of a position depend on the tokens up to it and never on later ones. So they need to be computed once
+only: whoever keeps them, in a cache, has to feed no more than the newest token through the model. That is what a KV
+cache is. It changes how long the answer takes and how much memory it needs, and nothing about the answer.
+
+Shapes are written in brackets: [batch, tokens, width].
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a decoder is; `context` is the number of positions that it can tell apart."""
+
+    vocabulary: int
+    width: int
+    hidden: int
+    layers: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Past:
+    """What one layer's attention remembers: keys and values [batch, tokens, width] of all positions so far."""
+
+    keys: Tensor
+    values: Tensor
+
+    def followed_by(self, keys: Tensor, values: Tensor) -> "Past":
+        """This past and what came after it. A past is never changed, so two futures may share one."""
+        return Past(torch.cat([self.keys, keys], dim=1), torch.cat([self.values, values], dim=1))
+
+    @property
+    def tokens(self) -> int:
+        """How many positions are remembered."""
+        return self.keys.shape[1]
+
+
+Cache = list[Past]  # one for each layer
+
+
+def causal_mask(queries: int, keys: int) -> Tensor:
+    """What is added to scores [queries, keys] so that the last `queries` of `keys` positions see no later one.
+
+    It is 0 where a key may be seen and -inf, which softmax turns into a weight of zero, where it lies ahead. Without a
+    cache both numbers are equal and -inf fills the triangle above the diagonal. With one there are more keys than
+    queries and the triangle moves to the right: a single new token may look at everything.
+    """
+    return torch.full((queries, keys), -math.inf).triu(diagonal=1 + keys - queries)
+
+
+class Attention(nn.Module):
+    """Every position asks a question, and takes the answers of those that match (Vaswani et al. 2017, equation 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, states: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """New states [batch, tokens, width] to what they gather, and the past that now includes them."""
+        queries, keys, values = self.query(states), self.key(states), self.value(states)
+        now = past.followed_by(keys, values) if past else Past(keys, values)
+        scores = queries / math.sqrt(queries.shape[-1]) @ now.keys.transpose(1, 2)
+        mask = causal_mask(states.shape[1], now.tokens).to(scores)
+        weights = (scores + mask).softmax(dim=-1)
+        return self.output(weights @ now.values), now
+
+
+class Layer(nn.Module):
+    """Attention, then a small network on each position. Both read a normed copy and add to the original."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    def forward(self, states: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """States [batch, tokens, width] to states of the same shape, and what attention remembers of them."""
+        gathered, now = self.attention(self.attention_norm(states), past)
+        states = states + gathered
+        return states + self.feed_forward(self.feed_forward_norm(states)), now
+
+
+class Decoder(nn.Module):
+    """Tokens to logits. With a cache, only tokens that are not in it yet are fed."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.token = nn.Embedding(shape.vocabulary, shape.width)
+        self.position = nn.Embedding(shape.context, shape.width)
+        self.layers = nn.ModuleList(Layer(shape.width, shape.hidden) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.width)
+        self.head = nn.Linear(shape.width, shape.vocabulary)
+
+    def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """States [batch, tokens, width] that say which token stands where; `first` is the position of the first one.
+
+        Raises ValueError where a token would stand beyond the context: nothing was learned for such a position.
+        """
+        end = first + tokens.shape[1]
+        if end > self.shape.context:
+            raise ValueError(f"{end} tokens do not fit a context of {self.shape.context}")
+        return self.token(tokens) + self.position.weight[first:end]
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """Tokens [batch, tokens] to logits [batch, tokens, vocabulary], and the cache that the next call may use."""
+        states = self.embed(tokens, first=cache[0].tokens if cache else 0)
+        remembered: Cache = []
+        for number, layer in enumerate(self.layers):
+            states, past = layer(states, cache[number] if cache else None)
+            remembered.append(past)
+        return self.head(self.norm(states)), remembered
+
+
+def pick(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """A token [batch, 1] for logits [batch, vocabulary]: the likeliest at temperature 0, else one drawn by chance.
+
+    A low temperature makes likely tokens likelier still, a high one levels them. Chance comes from the `generator`.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    return torch.multinomial(functional.softmax(logits / temperature, dim=-1), 1, generator=generator)
+
+
+@torch.inference_mode()
+def generate(
+    decoder: Decoder,
+    prompt: Tensor,
+    new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    use_cache: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A prompt [batch, tokens] with `new_tokens` written after it.
+
+    With the cache each step feeds the one token that is new; without it, everything from the start again.
+    """
+    tokens, cache = prompt, None
+    for _ in range(new_tokens):
+        logits, grown = decoder(tokens[:, cache[0].tokens :] if cache else tokens, cache)
+        cache = grown if use_cache else None
+        tokens = torch.cat([tokens, pick(logits[:, -1], temperature, generator)], dim=1)
+    return tokens
