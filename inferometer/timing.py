@@ -62,6 +62,7 @@ def interleaved(arms: Mapping[Arm, Callable[[], object]], repetitions: int, devi
     So a machine that slows down or speeds up does the same to all. A sample lasts a tenth of a second or longer, by as
     many calls as that takes. What is called must have been warmed up.
     """
+    order = list(arms)
     for repetition in range(repetitions):
-        for arm in list(arms) if repetition % 2 == 0 else list(reversed(arms)):
+        for arm in order if repetition % 2 == 0 else reversed(order):
             yield _sample(arm, arms[arm], repetition, device)

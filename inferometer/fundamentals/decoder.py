@@ -122,7 +122,8 @@ class Decoder(nn.Module):
         end = first + tokens.shape[1]
         if end > self.shape.context:
             raise ValueError(f"{end} tokens do not fit a context of {self.shape.context}")
-        return self.token(tokens) + self.position.weight[first:end]
+        states: Tensor = self.token(tokens) + self.position.weight[first:end]
+        return states
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """Tokens [batch, tokens] to logits [batch, tokens, vocabulary], and the cache that the next call may use."""

@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 
 from inferometer.device import Device
-from inferometer.fundamentals.decoder import Decoder, Shape, generate
-from inferometer.fundamentals.seeded import seeded
+from inferometer.fundamentals.decoder import Decoder, generate
 from inferometer.timing import interleaved
 
 SHORT_PROMPT = 10  # tokens that are there before the writing starts, where its length is varied
@@ -27,11 +26,6 @@ class Arm:
     cache: bool
 
 
-def new_decoder(context: int) -> Decoder:
-    """A decoder of the size that the studies beside ours used, with random weights, for so many positions."""
-    return seeded(lambda: Decoder(Shape(1000, width=50, hidden=100, layers=2, context=context)), SEED).eval()
-
-
 def arms(tokens: Sequence[int]) -> Iterator[Arm]:
     """With and without the cache: so many tokens written after a short prompt, and a few written after so many."""
     for count in tokens:
@@ -46,11 +40,7 @@ def context_for(tokens: Sequence[int]) -> int:
 
 
 def measure(decoder: Decoder, tokens: Sequence[int], repetitions: int, device: Device) -> pd.DataFrame:
-    """The DECODER_LATENCY table: raw samples of every arm, one batch element, greedy.
-
-    One thread computes: the matrices are so small that a second one would wait for the first longer than it helps.
-    """
-    torch.set_num_threads(1)
+    """The DECODER_LATENCY table: raw samples of every arm, one batch element, greedy."""
     chance = torch.Generator().manual_seed(SEED)
 
     def work(arm: Arm) -> Callable[[], object]:

@@ -42,7 +42,17 @@ from tests.synthetic import (
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce")
+SECTIONS = (
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "fundamentals",
+    "machine",
+    "sources",
+    "reproduce",
+)
 
 SCRIPT = "<script>alert(1)</script>"
 TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
@@ -162,8 +172,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1, (
-        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each search"
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 2, (
+        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
+        "search, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -387,7 +398,7 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 2 + ("w4a4" in schemes)
 
 
 def test_a_cuda_run_says_so(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ snakemake: Snakemake
 with job(snakemake.log[0]) as stopwatch:
     settings = snakemake.params.settings
     device = choose_device(snakemake.params.device)
-    torch.set_num_threads(1)  # the layers are too small to be shared
+    torch.set_num_threads(1)  # threads would wait for each other longer than they help in layers so small
     with stopwatch.phase("load"):
         digits = Digits(**load_file(snakemake.input[0]))
     with stopwatch.phase("compute"):

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from snakemake.iocontainers import Snakemake
 
 from inferometer.device import choose_device
-from inferometer.fundamentals.latency import context_for, measure, new_decoder
+from inferometer.fundamentals.latency import context_for, measure
+from inferometer.fundamentals.measured_decoder import new_decoder
 from inferometer.fundamentals.seeded import bytes_of
 from inferometer.fundamentals.tables import DECODER_LATENCY
 from inferometer.jobs import job
@@ -17,6 +19,7 @@ snakemake: Snakemake
 with job(snakemake.log[0]) as stopwatch:
     settings = snakemake.params.settings
     device = choose_device(snakemake.params.device)
+    torch.set_num_threads(1)  # threads would wait for each other longer than they help in a decoder so small
     with stopwatch.phase("load"):
         decoder = new_decoder(context_for(settings["tokens"])).to(device.torch_device)
     with stopwatch.phase("compute"):
