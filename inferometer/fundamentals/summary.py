@@ -3,29 +3,36 @@
 import numpy as np
 import pandas as pd
 
-from inferometer.intervals import bootstrap_mean
+from inferometer.intervals import Interval, bootstrap_mean
 
 LEAST_CLEAN = 2  # samples without which contaminated ones are taken as well
 ARM = ["varied", "prompt_tokens", "new_tokens", "cache"]
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(interval.estimate * factor, interval.low * factor, interval.high * factor)
 
 
 def summarize_digits(digits: pd.DataFrame) -> pd.DataFrame:
     """The DIGIT_ACCURACY table of a DIGITS table.
 
     Each image counts with its mean over seeds, and images are resampled: the interval covers other images of the same
-    kind. How much seeds differ is told by the smallest and the largest change among them.
+    kind. How much seeds differ is told by the smallest and the largest change among them. Resampled are whole numbers
+    of seeds, so that no rounding of floats decides on which side of zero an interval ends.
     """
     marked = digits.assign(
-        right=(digits["prediction"] == digits["label"]).astype(float),
-        right_in_float=(digits["float_prediction"] == digits["label"]).astype(float),
+        right=(digits["prediction"] == digits["label"]).astype("int64"),
+        right_in_float=(digits["float_prediction"] == digits["label"]).astype("int64"),
     )
     rows = []
     for (replaced, bits), group in marked.groupby(["replaced", "bits"]):
-        by_item = group.groupby("item")[["right", "right_in_float"]].mean()
-        by_seed = group.groupby("seed")[["right", "right_in_float"]].mean()
-        changes = by_seed["right"] - by_seed["right_in_float"]
-        own = bootstrap_mean(by_item["right"].to_numpy())
-        change = bootstrap_mean((by_item["right"] - by_item["right_in_float"]).to_numpy())
+        by_item = group.groupby("item")[["right", "right_in_float"]].sum()
+        by_seed = group.groupby("seed")[["right", "right_in_float"]].sum()
+        changes = (by_seed["right"] - by_seed["right_in_float"]) / len(by_item)
+        counts, changed = by_item["right"], by_item["right"] - by_item["right_in_float"]
+        own, change = (
+            _scaled(bootstrap_mean(sample.to_numpy(dtype=np.float64)), 1 / len(by_seed)) for sample in (counts, changed)
+        )
         first = group.iloc[0]
         rows.append(
             {
@@ -33,7 +40,7 @@ def summarize_digits(digits: pd.DataFrame) -> pd.DataFrame:
                 "bits": bits,
                 "seeds": len(by_seed),
                 "items": len(by_item),
-                "float_accuracy": by_item["right_in_float"].mean(),
+                "float_accuracy": group["right_in_float"].mean(),
                 "accuracy": own.estimate,
                 "accuracy_low": own.low,
                 "accuracy_high": own.high,

@@ -1,6 +1,6 @@
 """The teaching experiments on the page: their tables and figures, and what these say in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,11 @@ def said_of_digits(accuracy: pd.DataFrame, claim: str) -> list[str]:
     for which, name in REPLACED.items():
         rows = accuracy[accuracy["replaced"] == which].sort_values("bits", ascending=False)
         kept[which] = rows["bits"][(rows["change_low"] <= 0) & (rows["change_high"] >= 0)].tolist()
-        lost = rows[rows["change_high"] < 0]
-        sentence = f"With {name} on codes, "
-        sentence += (
-            f"{_listed(kept[which])} bits make no difference that these images could tell from chance"
-            if kept[which]
-            else "every number of bits makes a difference"
-        )
-        if not lost.empty:
-            worst = lost.iloc[-1]
-            bounds = f"[{percent(worst.change_low)}, {percent(worst.change_high)}]"
-            sentence += f"; {worst.bits} bits change the accuracy by {percent(worst.change)} {bounds}"
-        said.append(f"{sentence}.")
+        lost = [_change(row) for row in rows[rows["change_high"] < 0].itertuples()]
+        same = "no number of bits is without a difference"
+        if kept[which]:
+            same = f"{_listed(kept[which])} bits make no difference that these images could tell from chance"
+        said.append(f"With {name} on codes, {'; '.join([same, *lost])}.")
     if EIGHT in set(accuracy["bits"]):
         verdict = "bears that out" if all(EIGHT in bits for bits in kept.values()) else "contradicts that"
         row = accuracy[(accuracy["bits"] == EIGHT) & (accuracy["replaced"] == "last")].iloc[0]
@@ -78,7 +71,12 @@ def said_of_digits(accuracy: pd.DataFrame, claim: str) -> list[str]:
     return said
 
 
-def _listed(values: list[int]) -> str:
+def _change(row: Any) -> str:
+    bounds = f"[{percent(row.change_low)}, {percent(row.change_high)}]"
+    return f"{row.bits} bits change the accuracy by {percent(row.change)} {bounds}"
+
+
+def _listed(values: Sequence[int]) -> str:
     *first, last = map(str, values)
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -86,7 +84,7 @@ def _listed(values: list[int]) -> str:
 def said_of_checks(checks: pd.DataFrame) -> str:
     """Whether the decoder is what it claims to be, by a DECODER_CHECKS table."""
     failed = checks[~checks["holds"]]
-    worst = checks.loc[checks["difference"].idxmax()]
+    worst = checks.nlargest(1, "difference").iloc[0]
     measured = (
         f"the largest difference is {number(worst.difference, 2)} ({worst.check}), allowed are {worst.tolerance:g}"
     )

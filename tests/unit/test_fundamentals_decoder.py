@@ -1,6 +1,7 @@
 """The hand-written decoder: against PyTorch's own layers, and with faults that its checks must find."""
 
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -194,7 +195,7 @@ def always_starts_at_zero(self: Decoder, tokens: Tensor, first: int = 0) -> Tens
         (Past, "followed_by", forgets_the_first, {"cache", "sequential"}),
         (Past, "followed_by", mixes_up_values, {"cache", "sequential"}),
         (Decoder, "embed", always_starts_at_zero, {"cache", "sequential"}),
-        (module.math, "sqrt", lambda value: value, {"attention"}),
+        (math, "sqrt", lambda value: value, {"attention"}),
     ],
     ids=["leak", "unmoved mask", "forgetful cache", "mixed-up cache", "positions from zero", "wrong scale"],
 )

@@ -1,5 +1,6 @@
 """Timing of the hand-written decoder: whose turn it is, who else was at work, and what the samples come to."""
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_arms_take_turns_in_reverse_order_every_second_time() -> None:
 
 def test_a_sample_is_the_mean_of_as_many_calls_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Iterator[float] = count(0.0, 0.03)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     calls: list[int] = []
     [sample] = interleaved({"a": lambda: calls.append(1)}, 1, CPU)
     assert sample.calls == len(calls) == 3
@@ -112,12 +113,11 @@ def test_quartiles_and_deviation_are_those_of_the_samples() -> None:
 
 
 def test_figures_are_drawn_and_are_the_same_every_time(tmp_path: Path) -> None:
-    for name, draw in (
-        ("digits", lambda: figures.plot_digits(summarize_digits(digits()))),
-        ("decoder", lambda: figures.plot_decoder(summarize_latency(decoder_latency()))),
-    ):
-        for file in ("one", "two"):
-            save(draw(), tmp_path / f"{name}-{file}.svg", 60)
+    accuracy, speed = summarize_digits(digits()), summarize_latency(decoder_latency())
+    for file in ("one", "two"):
+        save(figures.plot_digits(accuracy), tmp_path / f"digits-{file}.svg", 60)
+        save(figures.plot_decoder(speed), tmp_path / f"decoder-{file}.svg", 60)
+    for name in ("digits", "decoder"):
         assert (tmp_path / f"{name}-one.svg").read_bytes() == (tmp_path / f"{name}-two.svg").read_bytes()
 
 
@@ -145,7 +145,7 @@ def test_what_bits_do_is_said_as_the_intervals_allow() -> None:
 def test_evidence_against_a_study_is_said() -> None:
     accuracy = summarize_digits(digits()).assign(change_high=-0.1)
     last, _, verdict = said_of_digits(accuracy, "They say so.")
-    assert "every number of bits makes a difference" in last
+    assert "no number of bits is without a difference; 8 bits change" in last
     assert "contradicts that" in verdict
 
 
