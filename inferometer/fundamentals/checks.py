@@ -89,8 +89,8 @@ def attention_difference(decoder: Decoder, prompt: Tensor) -> float:
         theirs = functional.scaled_dot_product_attention(
             attention.query(normed), attention.key(normed), attention.value(normed), is_causal=True
         )
-        differences.append(_largest(attention(normed)[0], attention.output(theirs)))
-        states, _ = layer(states)
+        differences.append(_largest(attention(normed, decoder.mask)[0], attention.output(theirs)))
+        states, _ = layer(states, decoder.mask)
     return max(differences)
 
 

@@ -55,14 +55,12 @@ class Past:
 Cache = list[Past]  # one for each layer
 
 
-def causal_mask(queries: int, keys: int) -> Tensor:
-    """What is added to scores [queries, keys] so that the last `queries` of `keys` positions see no later one.
+def causal_mask(context: int) -> Tensor:
+    """What is added to the score of query and key [context, context] so that no position sees a later one.
 
-    It is 0 where a key may be seen and -inf, which softmax turns into a weight of zero, where it lies ahead. Without a
-    cache both numbers are equal and -inf fills the triangle above the diagonal. With one there are more keys than
-    queries and the triangle moves to the right: a single new token may look at everything.
+    It is 0 where the key may be seen, and -inf, of which softmax makes a weight of zero, where it lies ahead.
     """
-    return torch.full((queries, keys), -math.inf).triu(diagonal=1 + keys - queries)
+    return torch.full((context, context), -math.inf).triu(diagonal=1)
 
 
 class Attention(nn.Module):
@@ -75,13 +73,17 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width)
 
-    def forward(self, states: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
-        """New states [batch, tokens, width] to what they gather, and the past that now includes them."""
+    def forward(self, states: Tensor, mask: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """New states [batch, tokens, width] to what they gather, and the past that now includes them.
+
+        Only the new positions ask, yet all are asked: of the mask these are the rows of the new ones, and the columns
+        of all. A single new token may look at everything, so that its row holds nothing but zeros.
+        """
         queries, keys, values = self.query(states), self.key(states), self.value(states)
         now = past.followed_by(keys, values) if past else Past(keys, values)
         scores = queries / math.sqrt(queries.shape[-1]) @ now.keys.transpose(1, 2)
-        mask = causal_mask(states.shape[1], now.tokens).to(scores)
-        weights = (scores + mask).softmax(dim=-1)
+        ahead = mask[now.tokens - states.shape[1] : now.tokens, : now.tokens]
+        weights = (scores + ahead).softmax(dim=-1)
         return self.output(weights @ now.values), now
 
 
@@ -95,15 +97,17 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
-    def forward(self, states: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+    def forward(self, states: Tensor, mask: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         """States [batch, tokens, width] to states of the same shape, and what attention remembers of them."""
-        gathered, now = self.attention(self.attention_norm(states), past)
+        gathered, now = self.attention(self.attention_norm(states), mask, past)
         states = states + gathered
         return states + self.feed_forward(self.feed_forward_norm(states)), now
 
 
 class Decoder(nn.Module):
     """Tokens to logits. With a cache, only tokens that are not in it yet are fed."""
+
+    mask: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -113,6 +117,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(shape.width, shape.hidden) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocabulary)
+        self.register_buffer("mask", causal_mask(shape.context), persistent=False)  # not learned, but goes along
 
     def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
         """States [batch, tokens, width] that say which token stands where; `first` is the position of the first one.
@@ -129,9 +134,9 @@ class Decoder(nn.Module):
         """Tokens [batch, tokens] to logits [batch, tokens, vocabulary], and the cache that the next call may use."""
         states = self.embed(tokens, first=cache[0].tokens if cache else 0)
         remembered: Cache = []
-        for number, layer in enumerate(self.layers):
-            states, past = layer(states, cache[number] if cache else None)
-            remembered.append(past)
+        for layer, past in zip(self.layers, cache or [None] * len(self.layers), strict=True):
+            states, now = layer(states, self.mask, past)
+            remembered.append(now)
         return self.head(self.norm(states)), remembered
 
 
