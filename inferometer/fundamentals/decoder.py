@@ -17,6 +17,7 @@ Shapes are written in brackets: [batch, tokens, width].
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -133,8 +134,9 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """Tokens [batch, tokens] to logits [batch, tokens, vocabulary], and the cache that the next call may use."""
         states = self.embed(tokens, first=cache[0].tokens if cache else 0)
+        pasts: Sequence[Past | None] = cache or [None] * len(self.layers)
         remembered: Cache = []
-        for layer, past in zip(self.layers, cache or [None] * len(self.layers), strict=True):
+        for layer, past in zip(self.layers, pasts, strict=True):
             states, now = layer(states, self.mask, past)
             remembered.append(now)
         return self.head(self.norm(states)), remembered
