@@ -112,10 +112,10 @@ def said_of_speed(speed: pd.DataFrame, studies: list[str], compared: list[Compar
         ratios = [ours / theirs for ours, theirs in pairs if theirs is not None]
         if not ratios:
             continue
-        verdict = "contradicts" if max(ratios) < 0.5 or min(ratios) > 2 else "is of the same size as"
+        verdict = "contradicts theirs" if max(ratios) < 0.5 or min(ratios) > 2 else "bears theirs out"
         said.append(
             f"At the same prompts our speed-ups are {number(min(ratios), 2)} to {number(max(ratios), 2)} times those "
-            f"of {study}: our evidence {verdict} theirs."
+            f"of {study}: our evidence {verdict}."
         )
     return said
 
