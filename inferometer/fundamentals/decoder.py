@@ -1,19 +1,21 @@
 """A decoder written by hand: everything that makes a language model write, and nothing else. Start reading here.
 
 A decoder-only transformer reads tokens x_1 ... x_n and says for each position which token may come next. This one has
-two layers and a single attention head, and differs from a large model in size only. From the inside out it is made of
+two layers and one attention head; large models have more of both, and nearly the same parts. From the inside out:
 
-    attention     every position gathers what it needs from the positions before it,
-    feed_forward  every position thinks about what it has gathered,
-    layer         both of them, each added to what was there before,
-    Decoder       tokens in, layers, logits out,
-    generate      ask for the next token, append it, ask again.
+    Attention   every position gathers what it needs from itself and the positions before it,
+    Layer       attention, then a small network that works on what was gathered; both add to what was there before,
+    Decoder     tokens in, one layer after the other, logits out,
+    generate    ask for the next token, append it, ask again.
 
 Keys and values of a position depend on the tokens up to it and never on later ones. So they need to be computed once
 only: whoever keeps them, in a cache, has to feed no more than the newest token through the model. That is what a KV
-cache is. It changes how long the answer takes and how much memory it needs, and nothing about the answer.
+cache is. It changes how long the answer takes and how much memory that needs, and nothing about the answer.
 
-Shapes are written in brackets: [batch, tokens, width].
+    decoder = Decoder(Shape(vocabulary=1000, width=50, hidden=100, layers=2, context=128))
+    generate(decoder, torch.tensor([[3, 1, 4]]), new_tokens=20, temperature=0.8)
+
+Shapes are written in brackets: [batch, tokens, width]. `checks.py` beside this file measures that all this is true.
 """
 
 import math
