@@ -8,9 +8,13 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, Value  # type: ignore[import-untyped]
 
+from inferometer.config import ConfigError, validate
 from inferometer.errors import InferometerError
 from inferometer.sources import images
 from inferometer.sources.images import fetch_images
+from tests.synthetic import study
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_images(path: Path, labels: Sequence[int], size: int = 6) -> np.ndarray:
@@ -86,3 +90,34 @@ def test_pictures_of_another_size_to_test_with_are_refused(tmp_path: Path) -> No
         InferometerError, match=r"pictures of 6×6 pixels to train on and 5×5 to test; check `image_sets"
     ):
         fetch_images("mine", local(tmp_path))
+
+
+def test_a_study_that_names_no_image_set_of_its_own_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    config = study()
+    config["fundamentals"]["digits"]["image_set"] = "mnits"
+    with pytest.raises(ConfigError, match=r"`fundamentals.digits.image_set` names 'mnits', which `image_sets` does"):
+        validate(config, ROOT, tmp_path)
+
+
+def test_local_files_that_are_missing_are_named_before_anything_runs(tmp_path: Path) -> None:
+    config = study()
+    config["image_sets"]["mine"] = {"source": "local", "train": "train.parquet", "test": "test.parquet"}
+    (tmp_path / "train.parquet").touch()
+    with pytest.raises(ConfigError, match=r"key `image_sets.mine.test` names test.parquet, which does not exist"):
+        validate(config, ROOT, tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("bits", [9]), ("bits", [1]), ("seeds", []), ("epochs", 0)])
+def test_settings_that_make_no_sense_are_refused_by_key(key: str, value: object, tmp_path: Path) -> None:
+    config = study()
+    config["fundamentals"]["digits"][key] = value
+    with pytest.raises(ConfigError, match=rf"`fundamentals.digits.{key}"):
+        validate(config, ROOT, tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("tokens", [0]), ("tokens", [10_000]), ("repetitions", 1)])
+def test_timings_that_make_no_sense_are_refused_by_key(key: str, value: object, tmp_path: Path) -> None:
+    config = study()
+    config["fundamentals"]["decoder"][key] = value
+    with pytest.raises(ConfigError, match=rf"`fundamentals.decoder.{key}"):
+        validate(config, ROOT, tmp_path)
