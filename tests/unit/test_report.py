@@ -381,6 +381,27 @@ def test_reported_figures_stand_beside_the_measured_ones(page: str) -> None:
     assert "w8a8 1.0229 1.0200 1.0" in text  # 6.26 / 6.12 and 5.62 / 5.51
 
 
+def test_speed_ups_that_other_studies_printed_stand_beside_ours(page: str) -> None:
+    *_, compared = _tables(page, "fundamentals")
+    assert _body(compared) == [
+        ["10", "1.24", "1.41", "1.10 [1.10]", "1.10 [1.10]"],  # 33.9 / 27.4 and 18.1 / 12.8
+        ["1000", "–", "10.2", "11.0 [11.0]", "11.0 [11.0]"],
+    ]
+
+
+def test_both_experiments_are_told_with_their_intervals_and_checks(page: str) -> None:
+    text = _section(page, "fundamentals")
+    assert "All 8 checks hold" in text
+    assert "sketches: A Pen; licence: CC0-1.0" in text
+    accuracy, checks, latency, _ = map(_body, _tables(page, "fundamentals"))
+    assert [(cells[0], cells[1]) for cells in accuracy] == [(name, bits) for name in ("last", "all") for bits in "842"]
+    assert accuracy[0][3].startswith("90.0 % [")
+    assert accuracy[0][4] == "0.00 % [0.00 %, 0.00 %]"
+    assert {cells[-1] for cells in checks} == {"yes"}
+    assert len(latency) == 2 * 2 * 2
+    assert {cells[-1] for cells in latency} == {"0"}
+
+
 def test_the_whole_configuration_is_on_the_page(page: str) -> None:
     printed = Parsed(page).texts["pre"][-1]
     config = study(caveat="Rounded once before.", attribution="A. Body")
