@@ -45,12 +45,13 @@ def busy_s() -> float:
 
 
 def _sample(arm: Arm, work: Callable[[], object], repetition: int, device: Device) -> Sample[Arm]:
-    calls = 0
+    calls, wall = 0, 0.0
     busy, cpu, start = busy_s(), time.process_time(), time.perf_counter()
-    while (wall := time.perf_counter() - start) < LEAST_SAMPLE_S:
+    while not calls or wall < LEAST_SAMPLE_S:  # a process that is kept waiting here still calls once
         work()
         device.synchronize()
         calls += 1
+        wall = time.perf_counter() - start
     own = time.process_time() - cpu
     foreign = max(0.0, busy_s() - busy - own) / (wall * (psutil.cpu_count() or 1))
     return Sample(arm, repetition, calls, 1000 * wall / calls, 1000 * own / calls, min(1.0, foreign))

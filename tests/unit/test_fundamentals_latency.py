@@ -46,8 +46,15 @@ def test_a_sample_is_the_mean_of_as_many_calls_as_it_takes(monkeypatch: pytest.M
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     calls: list[int] = []
     [sample] = interleaved({"a": lambda: calls.append(1)}, 1, CPU)
-    assert sample.calls == len(calls) == 3
-    assert sample.wall_ms == pytest.approx(1000 * 0.12 / 3)
+    assert sample.calls == len(calls) == 4
+    assert sample.wall_ms == pytest.approx(30)
+
+
+def test_a_process_that_is_kept_waiting_still_calls_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Iterator[float] = count(0.0, 5.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    [sample] = interleaved({"a": lambda: None}, 1, CPU)
+    assert (sample.calls, sample.wall_ms) == (1, 5000)
 
 
 @pytest.mark.usefixtures("short_samples")
