@@ -32,6 +32,7 @@ include: "rules/smoothing.smk"
 include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
 include: "rules/export.smk"
+include: "rules/fundamentals.smk"
 include: "rules/report.smk"
 
 
@@ -45,5 +46,6 @@ rule all:
         rules.smoothing.input,
         rules.rotation.input,
         rules.evaluation.input,
+        rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -99,6 +99,7 @@ def _check_names(config: Config) -> None:
             for name in config["evaluation"]["sensitivity"]["schemes"]
         ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
+        ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
         if name not in config[section]:
@@ -174,12 +175,13 @@ def _check_group_sizes(config: Config, folder: Path) -> None:
 
 
 def _check_local_files(config: Config, folder: Path) -> None:
-    for section in ("models", "corpora", "question_sets"):
+    for section in ("models", "corpora", "question_sets", "image_sets"):
         for name, entry in config[section].items():
-            if entry["source"] == "local" and not (folder / entry["path"]).exists():
-                raise ConfigError(
-                    f"configuration key `{section}.{name}.path` names {entry['path']}, which does not exist."
-                )
+            for key in ("path", "train", "test"):
+                if entry["source"] == "local" and key in entry and not (folder / entry[key]).exists():
+                    raise ConfigError(
+                        f"configuration key `{section}.{name}.{key}` names {entry[key]}, which does not exist."
+                    )
 
 
 def validate(config: Config, root: Path, folder: Path) -> None:

@@ -24,6 +24,8 @@ FIGURES = [
         model=MEASURED,
         scheme=SENSITIVE,
     ),
+    "results/fundamentals/digits.svg",
+    "results/fundamentals/decoder.svg",
 ]
 
 
@@ -48,6 +50,8 @@ rule summarize_runs:
             model=MEASURED,
             scheme=SENSITIVE,
         ),
+        "results/fundamentals/digits-run.parquet",
+        "results/fundamentals/decoder-run.parquet",
     output:
         "results/summary/runs.parquet",
     log:
@@ -84,6 +88,9 @@ rule report:
         "results/summary/gains.parquet",
         "results/summary/ranges.parquet",
         "results/summary/runs.parquet",
+        "results/summary/digits.parquet",
+        "results/summary/decoder.parquet",
+        "results/fundamentals/decoder_checks.parquet",
         FIGURES,
     output:
         "results/report.html",

@@ -14,6 +14,7 @@ from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report.describe import changes
+from inferometer.report.fundamentals import fundamentals
 from inferometer.report.page import Figure
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
@@ -261,6 +262,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
             "other one beats in both.",
             "Scatter chart of excess perplexity against bytes, with the Pareto front.",
         ),
+        "fundamentals": fundamentals(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

@@ -575,6 +575,9 @@ def test_readme_documents_every_key_of_the_schema_and_no_other() -> None:
     assert sorted(documented - keys) == []
 
 
+IMAGES = ("images/train.parquet", "images/test.parquet")
+
+
 def _yaml_examples() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
@@ -582,9 +585,9 @@ def _yaml_examples() -> list[str]:
 def test_every_example_of_the_readme_is_valid_over_the_default(tmp_path: Path) -> None:
     examples = _yaml_examples()
     assert len(examples) >= 3
-    for path in ("models/my-model", "texts", "questions"):
+    for path in ("models/my-model", "texts", "questions", "images"):
         (tmp_path / path).mkdir(parents=True)
-    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl", "questions/mine.jsonl"):
+    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl", "questions/mine.jsonl", *IMAGES):
         (tmp_path / file).touch()
     for example in examples:
         config = _load(DEFAULT)
@@ -598,6 +601,7 @@ def test_the_readme_states_the_defaults_that_the_default_configuration_has() -> 
     sections = {key: config[key] for key in ("calibration", "evaluation", "figures")}
     for part in ("choices", "sensitivity"):
         sections[f"evaluation.{part}"] = config["evaluation"].pop(part)
+    sections |= {f"fundamentals.{part}": content for part, content in config["fundamentals"].items()}
     for section, content in sections.items():
         for key, value in content.items():
             shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -43,7 +43,17 @@ from tests.synthetic import (
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce")
+SECTIONS = (
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "fundamentals",
+    "machine",
+    "sources",
+    "reproduce",
+)
 
 SCRIPT = "<script>alert(1)</script>"
 TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
@@ -163,8 +173,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1, (
-        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each search"
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 2, (
+        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
+        "search, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -372,6 +383,27 @@ def test_reported_figures_stand_beside_the_measured_ones(page: str) -> None:
     assert "w8a8 1.0229 1.0200 1.0" in text  # 6.26 / 6.12 and 5.62 / 5.51
 
 
+def test_speed_ups_that_other_studies_printed_stand_beside_ours(page: str) -> None:
+    *_, compared = _tables(page, "fundamentals")
+    assert _body(compared) == [
+        ["10", "1.24", "1.41", "1.10 [1.10]", "1.10 [1.10]"],  # 33.9 / 27.4 and 18.1 / 12.8
+        ["1000", "–", "10.2", "11.0 [11.0]", "11.0 [11.0]"],
+    ]
+
+
+def test_both_experiments_are_told_with_their_intervals_and_checks(page: str) -> None:
+    text = _section(page, "fundamentals")
+    assert "All 8 checks hold" in text
+    assert "sketches: A Pen; licence: CC0-1.0" in text
+    accuracy, checks, latency, _ = map(_body, _tables(page, "fundamentals"))
+    assert [(cells[0], cells[1]) for cells in accuracy] == [(name, bits) for name in ("last", "all") for bits in "842"]
+    assert accuracy[0][3].startswith("90.0 % [")
+    assert accuracy[0][4] == "0.00 % [0.00 %, 0.00 %]"
+    assert {cells[-1] for cells in checks} == {"yes"}
+    assert len(latency) == 2 * 2 * 2
+    assert {cells[-1] for cells in latency} == {"0"}
+
+
 def test_the_whole_configuration_is_on_the_page(page: str) -> None:
     printed = Parsed(page).texts["pre"][-1]
     config = study(caveat="Rounded once before.", attribution="A. Body")
@@ -389,7 +421,7 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 2 + ("w4a4" in schemes)
 
 
 def test_a_cuda_run_says_so(tmp_path: Path) -> None:

@@ -337,6 +337,10 @@ def new_study(folder: Path, place: Place) -> Study:
             "choices": {"question_sets": ["quiz"], "max_items": ITEMS},
             "sensitivity": {"schemes": [SENSITIVE], "window_tokens": SENSITIVITY_TOKENS},
         },
+        "fundamentals": {
+            "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
+            "decoder": {"tokens": [2, 5], "repetitions": 2},
+        },
         "device": "cpu",
     }
     return Study(folder, place, config)

@@ -23,6 +23,7 @@ from inferometer.evaluation.tables import (
     STORAGE,
 )
 from inferometer.evaluation.tables import WINDOWS as SCORES
+from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
 from inferometer.manifest import Manifest
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
@@ -77,6 +78,13 @@ TABLES: dict[str, Table] = {
     },
     f"tiny/evaluation/{SENSITIVE}/sensitivity.parquet": SENSITIVITY,
     f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
+    "fundamentals/digits.parquet": DIGITS,
+    "fundamentals/digits-run.parquet": RUN,
+    "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
+    "fundamentals/decoder_latency.parquet": DECODER_LATENCY,
+    "fundamentals/decoder-run.parquet": RUN,
+    "summary/digits.parquet": DIGIT_ACCURACY,
+    "summary/decoder.parquet": DECODER_SPEED,
     "summary/perplexity.parquet": PERPLEXITY,
     "summary/gains.parquet": GAINS,
     "summary/schemes.parquet": SCHEMES,
@@ -92,6 +100,8 @@ MEASURING_LOGS = [
     "evaluate_reference/tiny/fp.log",
     *(f"evaluate/tiny/{scheme}.log" for scheme in STUDY_SCHEMES if scheme != "fp"),
     f"measure_sensitivity/tiny/{SENSITIVE}.log",
+    "quantize_digits.log",
+    "time_decoder.log",
 ]
 
 

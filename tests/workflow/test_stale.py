@@ -64,8 +64,10 @@ ALL_FIGURES = (
     CALIBRATION_FIGURES
     | ALPHAS
     | {f"plot_smoothing tiny/{scheme}" for scheme in SMOOTHED}
-    | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto"}
+    | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto", "plot_digits", "plot_decoder"}
 )
+AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
+FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
 ONE_MODEL = (
     {"fetch_model tiny", "calibrate tiny", "rotate tiny/0"}
     | EVALUATED
@@ -227,6 +229,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting("bfloat16", "models", "tiny", "dtype")),
         {"calibrate tiny"} | EVALUATED | SENSITIVITY | AFTER_CALIBRATION,
     ),
+    "the seeds of the digit classifier": (
+        configured(setting([1], "fundamentals", "digits", "seeds")),
+        {"quantize_digits"} | AFTER_DIGITS,
+    ),
+    "the lengths that the decoder writes": (
+        configured(setting([3], "fundamentals", "decoder", "tokens")),
+        {"time_decoder"} | AFTER_DIGITS,
+    ),
     "a second model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "second", seed=1)), add_model),
         {job.replace("tiny", "second") for job in ONE_MODEL} | AFTER_EVALUATION | {"summarize_ranges"},
@@ -236,7 +246,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "comments, docstrings and captions": (checked_out(other_words), set()),
     "a function that only the evaluation uses": (
         checked_out(edited("inferometer/evaluation/perplexity.py", other_result)),
-        EVALUATED | AFTER_EVALUATION,
+        EVALUATED | SENSITIVITY | AFTER_EVALUATION,
     ),
     "a function that only figures of the calibration use": (
         checked_out(edited("inferometer/calibration/figures.py", other_result)),
@@ -274,6 +284,18 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/evaluation/summary.py", other_result)),
         AFTER_EVALUATION - {"summarize_runs"},
     ),
+    "a function that only the decoder's checks use": (
+        checked_out(edited("inferometer/fundamentals/checks.py", other_result)),
+        {"check_decoder", "report"},
+    ),
+    "a function that only the decoder's timing uses": (
+        checked_out(edited("inferometer/timing.py", other_result)),
+        {"time_decoder"} | AFTER_DIGITS,
+    ),
+    "a function that only summaries of the fundamentals use": (
+        checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
+        AFTER_DIGITS - {"summarize_runs"},
+    ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -308,6 +330,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         in_a_copy(keep_only_the_page),
         ONE_MODEL
         | AFTER_EVALUATION
+        | FUNDAMENTALS
         | {
             "summarize_ranges",
             "fetch_model shape",
