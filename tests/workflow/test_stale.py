@@ -246,7 +246,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "comments, docstrings and captions": (checked_out(other_words), set()),
     "a function that only the evaluation uses": (
         checked_out(edited("inferometer/evaluation/perplexity.py", other_result)),
-        EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+        EVALUATED | AFTER_EVALUATION,
     ),
     "a function that only figures of the calibration use": (
         checked_out(edited("inferometer/calibration/figures.py", other_result)),
