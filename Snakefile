@@ -31,6 +31,7 @@ include: "rules/calibration.smk"
 include: "rules/smoothing.smk"
 include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
+include: "rules/capacity.smk"
 include: "rules/export.smk"
 include: "rules/report.smk"
 
@@ -45,5 +46,6 @@ rule all:
         rules.smoothing.input,
         rules.rotation.input,
         rules.evaluation.input,
+        rules.capacity.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -24,6 +24,7 @@ FIGURES = [
         model=MEASURED,
         scheme=SENSITIVE,
     ),
+    *expand("results/capacity/{figure}.svg", figure=["batches", "cache", "intensity"]),
 ]
 
 
@@ -83,6 +84,18 @@ rule report:
         "results/summary/gains.parquet",
         "results/summary/ranges.parquet",
         "results/summary/runs.parquet",
+        expand(
+            "results/capacity/{table}.parquet",
+            table=[
+                "parameters",
+                "weights",
+                "requests",
+                "ridges",
+                "studies",
+                "stored",
+                "machine",
+            ],
+        ),
         FIGURES,
     output:
         "results/report.html",
