@@ -32,8 +32,8 @@ key, which identifies a row. A column holds no nulls unless it says so. `<model>
 `<question_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no unit unless
 one is stated: in the name (`_s` for seconds, `_bytes`, `_gib`) or in the meaning.
 
-All tables but RUN are byte-stable: the same inputs and code write the same bytes on the same kind of machine.
-How the values are computed is said in [methods.md](methods.md).
+All tables but RUN and MACHINE are byte-stable: the same inputs and code write the same bytes on the same kind of
+machine. How the values are computed is said in [methods.md](methods.md).
 """
 
 

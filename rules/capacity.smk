@@ -65,6 +65,7 @@ rule measure_machine:
         "results/logs/measure_machine.log",
     benchmark:
         "results/benchmarks/measure_machine.tsv"
+    threads: workflow.cores  # nothing else may run beside it
     resources:
         gpu=1,
         mem_mb=4000,

@@ -90,6 +90,7 @@ rule report:
                 "parameters",
                 "weights",
                 "requests",
+                "intensity",
                 "ridges",
                 "studies",
                 "stored",

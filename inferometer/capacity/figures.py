@@ -48,7 +48,7 @@ def _batches(axes: Axes, rows: pd.DataFrame, lines: str, x: str, names: dict[str
 def _alike(rows: pd.DataFrame, name: str, value: str) -> dict[str, str]:
     """Names whose lines are the same, by the first of them: a GPU's batch follows from its memory alone."""
     lines: dict[tuple[str, ...], list[str]] = {}
-    for own, part in rows.sort_values("context_tokens").groupby(name, sort=False):
+    for own, part in rows.sort_values([name, "context_tokens"]).groupby(name, sort=False):
         lines.setdefault(tuple(part[value].astype(str)), []).append(str(own))
     return {names[0]: ", ".join(names) for names in lines.values()}
 
@@ -140,7 +140,8 @@ def _ridge_points(ridges: pd.DataFrame, machine: pd.DataFrame) -> pd.DataFrame:
     for name, rows in ridges.groupby("gpu"):
         dtype = next(dtype for dtype in RIDGE_DTYPES if dtype in set(rows["dtype"]))
         labels.append((f"{name}, {dtype}", float(rows.set_index("dtype")["ridge"][dtype]), False))
-    own = [(f"this machine, {row.dtype}", float(row.ridge), True) for row in machine_ridges(machine).itertuples()]
+    here = machine_ridges(machine).set_index("dtype")["ridge"]
+    own = [(f"this machine, {dtype}", float(ridge), True) for dtype, ridge in here.items()]
     return pd.DataFrame([*labels, *own], columns=["label", "ridge", "here"]).sort_values("ridge", ignore_index=True)
 
 
@@ -182,8 +183,8 @@ def plot_intensity(
         middle.sharey(left)
         for axes in (left, middle):
             axes.axhspan(catalogue.min(), catalogue.max(), color=MUTED, alpha=0.15, linewidth=0)
-            for row in points[points["here"]].itertuples():
-                axes.axhline(float(row.ridge), color=COLOURS[1], linewidth=0.8, linestyle="--", alpha=0.7)
+            for ridge in points[points["here"]]["ridge"]:
+                axes.axhline(float(ridge), color=COLOURS[1], linewidth=0.8, linestyle="--", alpha=0.7)
         middle.text(batches[0], float(catalogue.max()), " ridge points of GPUs", fontsize=7, va="bottom", color=MUTED)
         colours = [COLOURS[1] if here else COLOURS[0] for here in points["here"]]
         places = np.arange(len(points))

@@ -13,7 +13,12 @@ from inferometer.tables import read_table
 snakemake: Snakemake
 
 with job(snakemake.log[0]):
-    params = snakemake.params
-    named = (("intensity", INTENSITY), ("ridges", RIDGES), ("machine", MACHINE))
-    tables = (read_table(table, Path(snakemake.input[name])) for name, table in named)
-    save(plot_intensity(*tables, params.model, params.gpus), Path(snakemake.output[0]), params.dpi)
+    inputs, params = snakemake.input, snakemake.params
+    figure = plot_intensity(
+        read_table(INTENSITY, Path(inputs.intensity)),
+        read_table(RIDGES, Path(inputs.ridges)),
+        read_table(MACHINE, Path(inputs.machine)),
+        params.model,
+        params.gpus,
+    )
+    save(figure, Path(snakemake.output[0]), params.dpi)
