@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from inferometer.capacity.catalogue import GIB, Gpu, find_shape, gpu, gpu_names, model_names
+from inferometer.capacity.catalogue import GIB, Gpu, find_shape, gpu, gpu_names, model_names, model_source
 from inferometer.capacity.fit import Deployment, Fit, fit
 from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import (
@@ -49,7 +49,9 @@ def _facts(name: str, shape: Shape, device: Gpu, plan: Deployment, found: Fit) -
     """All that is printed, by name with unit."""
     return {
         "model": name,
+        "model_source": model_source(name) if name in model_names() else name,
         "gpu": device.name,
+        "gpu_source": device.source,
         "gpus": plan.tensor_parallel * plan.pipeline_parallel,
         "tensor_parallel": plan.tensor_parallel,
         "pipeline_parallel": plan.pipeline_parallel,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from inferometer.capacity.catalogue import GIB, gpu, gpu_names
 from inferometer.capacity.conventions import comparisons
-from inferometer.capacity.fit import Deployment, fit
+from inferometer.capacity.fit import Deployment, demand
 from inferometer.capacity.intensity import CONVENTIONS, Attention, Work, flash, layer_work, model_attention
 from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import kv_bytes_per_request, kv_bytes_per_token, weight_bytes
@@ -87,8 +87,8 @@ def _deployments(settings: Settings) -> Iterator[tuple[str, int, Deployment]]:
                 )
 
 
-def _request(shape: Shape, memory_bytes: int, plan: Deployment) -> dict[str, object]:
-    """What is known of one deployment."""
+def _requests(shape: Shape, memory_bytes: Mapping[str, int], plan: Deployment) -> Iterator[dict[str, object]]:
+    """What is known of one deployment on GPUs with so much memory each."""
     row: dict[str, object] = {
         "context_tokens": plan.context_tokens,
         "kv_bits": plan.kv_bits,
@@ -96,27 +96,32 @@ def _request(shape: Shape, memory_bytes: int, plan: Deployment) -> dict[str, obj
         "kv_bytes_per_request": kv_bytes_per_request(shape, plan.context_tokens, plan.kv_bits),
     }
     try:
-        found = fit(shape, memory_bytes, plan)
+        asked = demand(shape, plan)
     except InferometerError as error:
-        return {**row, "refused": str(error)}
-    return {
-        **row,
-        "weights_bytes_per_gpu": found.weights_bytes_per_gpu,
-        "kv_bytes_per_request_per_gpu": found.kv_bytes_per_request_per_gpu,
-        "workspace_bytes_per_gpu": found.workspace_bytes_per_gpu,
-        "largest_batch": found.largest_batch,
-        "shortfall_gib": found.shortfall_bytes / GIB,
-        "replicated": ", ".join(found.replicated) or None,
-    }
+        yield from ({**row, "gpu": name, "refused": str(error)} for name in memory_bytes)
+        return
+    for name, memory in memory_bytes.items():
+        found = asked.on(memory)
+        yield {
+            **row,
+            "gpu": name,
+            "weights_bytes_per_gpu": found.weights_bytes_per_gpu,
+            "kv_bytes_per_request_per_gpu": found.kv_bytes_per_request_per_gpu,
+            "workspace_bytes_per_gpu": found.workspace_bytes_per_gpu,
+            "largest_batch": found.largest_batch,
+            "shortfall_gib": found.shortfall_bytes / GIB,
+            "replicated": ", ".join(found.replicated) or None,
+        }
 
 
 def requests(shapes: Shapes, settings: Settings) -> pd.DataFrame:
     """The REQUESTS table."""
+    memory_bytes = {name: gpu(name).memory_bytes for name in settings["gpus"]}
     rows = [
-        {"model": model, "gpu": name, "parallel": parallel, "gpus": count, **_request(shape, memory_bytes, plan)}
+        {"model": model, "parallel": parallel, "gpus": count, **row}
         for parallel, count, plan in _deployments(settings)
-        for name, memory_bytes in ((name, gpu(name).memory_bytes) for name in settings["gpus"])
         for model, shape in shapes.items()
+        for row in _requests(shape, memory_bytes, plan)
     ]
     numbers = [column.name for column in REQUESTS.columns if column.type == "int64"]
     names = [column.name for column in REQUESTS.columns]

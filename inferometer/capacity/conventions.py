@@ -116,7 +116,7 @@ def _of_002(shape: Shape) -> Iterator[Comparison]:
     too_many = shape.layers * 2 * width * (width - shape.kv_heads * shape.head_dim)
     gate = shape.layers * width * shape.intermediate_size
     left_out = {"output head": shape.parameters_of("head"), "norms": shape.parameters_of("norm")}
-    parts = "".join(f" and {count:,} of the {what}" for what, count in left_out.items())
+    parts = " and ".join(f"{count:,} of the {what}" for what, count in left_out.items())
     heads = f"{shape.query_heads} KV heads instead of {shape.kv_heads}"
 
     def row(quantity: str, printed: str, value: float, exact: float | None, reason: str) -> Comparison:
@@ -128,7 +128,7 @@ def _of_002(shape: Shape) -> Iterator[Comparison]:
         convention.parameters(shape) / 1e9,
         shape.parameters / 1e9,
         f"It counts {too_many:,} too many for keys and values ({heads}), and leaves out {gate:,} of the gate "
-        f"projection{parts}.",
+        f"projection, {parts}.",
     )
     weights = shape.parameters * VALUE_BYTES / GIB
     yield row("weights (GiB)", "11.98", convention.weights_gb(shape), weights, "The parameters that it leaves out.")
@@ -178,7 +178,7 @@ def _of_004(shape: Shape) -> Iterator[Comparison]:
         batch(convention, shape, MEMORY_GIB, 3),
         None,
         f"3 does not divide the {shape.query_heads} heads, so this can't be deployed; on 2 GPUs "
-        f"{_exact_batch(shape, context, 2)} requests fit, on 4 {_exact_batch(shape, context, 4)}.",
+        f"{_exact_batch(shape, context, 2)} requests fit, and {_exact_batch(shape, context, 4)} on 4.",
     )
     yield row(
         "the same, “combined”",

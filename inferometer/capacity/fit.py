@@ -167,26 +167,48 @@ def _stage(shape: Shape, plan: Deployment, layers: range) -> _Stage:
     return _Stage(weights, workspace, kv, kv + logits)
 
 
-def fit(shape: Shape, memory_bytes: int, plan: Deployment) -> Fit:
-    """The largest batch on GPUs with so much memory each.
+@dataclass(frozen=True)
+class Demand:
+    """What a deployment asks of GPUs, whatever their memory."""
 
-    The batch is that of the fullest stage, since each request passes through all of them. Raises InferometerError for a
-    context below 1, and for degrees that do not divide the model.
+    plan: Deployment
+    stages: tuple[_Stage, ...]
+    replicated: tuple[str, ...]
+
+    def on(self, memory_bytes: int) -> Fit:
+        """The largest batch on GPUs with so much memory: the fullest stage's, since requests pass through all."""
+        available = int(memory_bytes * (1 - self.plan.reserve_share)) - self.plan.overhead_bytes
+        fullest = min(
+            self.stages, key=lambda stage: (stage.batch(available), stage.room(available) - stage.request_bytes)
+        )
+        return Fit(
+            weights_bytes_per_gpu=fullest.weights_bytes,
+            kv_bytes_per_request_per_gpu=fullest.kv_bytes,
+            workspace_bytes_per_gpu=fullest.workspace_bytes,
+            request_bytes_per_gpu=fullest.request_bytes,
+            available_bytes_per_gpu=available,
+            largest_batch=fullest.batch(available),
+            shortfall_bytes=max(0, fullest.request_bytes - fullest.room(available)),
+            replicated=self.replicated,
+        )
+
+
+def demand(shape: Shape, plan: Deployment) -> Demand:
+    """What a deployment of a model asks for.
+
+    Raises InferometerError for a context below 1, a reserve that is no share, negative amounts, and degrees that do not
+    divide the model.
     """
     check_tensor_parallel(shape, plan.tensor_parallel)
     if not 0 <= plan.reserve_share < 1:
         raise InferometerError(f"the reserve is {plan.reserve_share}; it must be a share of memory, from 0 to below 1.")
-    available = int(memory_bytes * (1 - plan.reserve_share)) - plan.overhead_bytes
-    stages = [_stage(shape, plan, layers) for layers in _stage_layers(shape, plan.pipeline_parallel)]
-    fullest = min(stages, key=lambda stage: (stage.batch(available), stage.room(available) - stage.request_bytes))
-    room = fullest.room(available)
-    return Fit(
-        weights_bytes_per_gpu=fullest.weights_bytes,
-        kv_bytes_per_request_per_gpu=fullest.kv_bytes,
-        workspace_bytes_per_gpu=fullest.workspace_bytes,
-        request_bytes_per_gpu=fullest.request_bytes,
-        available_bytes_per_gpu=available,
-        largest_batch=fullest.batch(available),
-        shortfall_bytes=max(0, fullest.request_bytes - room),
-        replicated=replicated(shape, plan.tensor_parallel, plan.pipeline_parallel),
-    )
+    for amount, what in ((plan.overhead_bytes, "overhead"), (plan.workspace_tokens, "workspace")):
+        if amount < 0:
+            raise InferometerError(f"the {what} is {amount}; it must be at least 0.")
+    stages = tuple(_stage(shape, plan, layers) for layers in _stage_layers(shape, plan.pipeline_parallel))
+    return Demand(plan, stages, replicated(shape, plan.tensor_parallel, plan.pipeline_parallel))
+
+
+def fit(shape: Shape, memory_bytes: int, plan: Deployment) -> Fit:
+    """How many requests fit on GPUs with so much memory each. Raises InferometerError as `demand` does."""
+    return demand(shape, plan).on(memory_bytes)
