@@ -387,9 +387,9 @@ def test_reserve_overhead_and_workspace_are_taken_off() -> None:
     assert workspace_bytes_per_token(shape, "bfloat16") == 2 * widest
     assert found.workspace_bytes_per_gpu == 2048 * 2 * widest
     assert found.request_bytes_per_gpu == 128 * 2**20 + 4 * 128_256
-    for wrong in ({"overhead_bytes": -1}, {"workspace_tokens": -1}):
+    for wrong in (Deployment(1024, overhead_bytes=-1), Deployment(1024, workspace_tokens=-1)):
         with pytest.raises(InferometerError, match=r"is -1; it must be at least 0"):
-            fit(shape, 80 * GIB, Deployment(1024, **wrong))
+            fit(shape, 80 * GIB, wrong)
     with pytest.raises(InferometerError, match=r"the reserve is 1\.5"):
         fit(shape, 80 * GIB, Deployment(1024, reserve_share=1.5))
 
