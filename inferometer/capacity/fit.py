@@ -118,6 +118,8 @@ def replicated(shape: Shape, tensor_parallel: int, pipeline_parallel: int) -> tu
         groups = {part.group for part in shape.parts}
         names = {"norm": "norms", "position": "positions", "router": "routers"}
         found += [name for group, name in names.items() if group in groups]
+        if any(part.split == "none" and part.linear for part in shape.parts):
+            found.append("projections of embeddings")
         if any(part.split == "inputs" and part.bias for part in shape.parts):
             found.append("biases of output projections")
         if tensor_parallel > shape.kv_heads:

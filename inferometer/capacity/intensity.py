@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from inferometer.capacity.shapes import Shape
+from inferometer.capacity.shapes import PER_LAYER, Shape
 from inferometer.capacity.storage import head_bytes
 
 SOFTMAX_FLOPS = 3  # of each score: exponential, its part of the sum, division; finding the maximum is not counted
@@ -152,7 +152,7 @@ def layer_work(attention: Attention, shape: Shape, weight_bits: float = 16) -> W
     tokens = attention.batch * attention.query_tokens
     total = attention.work
     for part in shape.parts:
-        if part.layers != shape.layers or not (part.linear or part.group == "router"):
+        if PER_LAYER not in part.module or not (part.linear or part.group == "router"):
             continue
         chosen = shape.active_experts if part.experts > 1 else 1
         read = part.experts * (1 - (1 - chosen / part.experts) ** tokens)

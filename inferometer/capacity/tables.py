@@ -40,7 +40,7 @@ REQUESTS = Table(
         Column("context_tokens", "int64", "tokens of each request"),
         Column("kv_bits", "int64", "bits of a cached key or value; below 16 each vector of a head has a 16-bit scale"),
         Column("kv_bytes_per_token", "int64", "bytes that a token adds to the cache while no window is full"),
-        Column("kv_bytes_per_request", "int64", "bytes of the cache of one request, on all GPUs together"),
+        Column("kv_bytes_per_request", "int64", "bytes of the cache of one request, copies on other GPUs not counted"),
         Column("weights_bytes_per_gpu", "int64", "weights on the fullest GPU; null where refused", nullable=True),
         Column(
             "kv_bytes_per_request_per_gpu", "int64", "cache of one request there; null where refused", nullable=True

@@ -19,7 +19,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to re
 
 TEMPLATES = Path(__file__).parents[2] / "report"
 WIDTHS = (360, 768, 1920)
-SECTIONS = ["answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce"]
+SECTIONS = [
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "capacity",
+    "machine",
+    "sources",
+    "reproduce",
+]
 FIGURES = 10
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3
 

@@ -333,6 +333,8 @@ def test_kv_heads_are_copied_where_there_are_more_gpus() -> None:
     assert sixteen.replicated == ("norms", "each KV head on 2 GPUs")
     assert replicated(find_shape("mixtral-8x7b"), 2, 1) == ("norms", "routers")
     gpt2 = shape_of({**CONFIGS["gpt2"], "vocab_size": 64}, "a test")
+    narrow = shape_of(complete({**VARIANTS["opt with narrow embeddings"], "vocab_size": 64}), "a test")
+    assert "projections of embeddings" in replicated(narrow, 2, 1)
     assert replicated(gpt2, 2, 1) == ("norms", "positions", "biases of output projections")
 
 
