@@ -348,7 +348,9 @@ def machine() -> pd.DataFrame:
         for repetition in range(5)
     ]
     names = ["what", "dtype", "repetition", "work", "seconds"]
-    return pd.DataFrame(rows, columns=names).assign(device="cpu", device_name="A Processor", threads=2)
+    return pd.DataFrame(rows, columns=names).assign(
+        device="cpu", device_name="A Processor", threads=2, load_average=0.25
+    )
 
 
 def write_capacity(config: Config, folder: Path) -> None:

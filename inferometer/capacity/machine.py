@@ -1,5 +1,6 @@
 """How fast this machine multiplies and moves memory, to be placed beside the GPUs of the catalogue."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -61,7 +62,9 @@ def _repetitions(device: Device) -> Iterator[tuple[str, str, int, float, float]]
 
 
 def measure(device: Device) -> pd.DataFrame:
-    """The MACHINE table: raw seconds of products and copies on a device."""
+    """The MACHINE table: raw seconds of products and copies on a device, and how busy others kept it before."""
+    load_average, *_ = os.getloadavg()
     names = [column.name for column in MACHINE.columns][:5]
     rows = pd.DataFrame(_repetitions(device), columns=names)
-    return rows.assign(device=device.kind, device_name=device.name, threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return rows.assign(device=device.kind, device_name=device.name, threads=threads, load_average=load_average)

@@ -139,6 +139,7 @@ MACHINE = Table(
         Column("device", "string", "cpu or cuda"),
         Column("device_name", "string", "what the maker calls the device"),
         Column("threads", "int64", "threads that torch computes with"),
+        Column("load_average", "float64", "processes that wanted a core, mean of the minute before the measurement"),
     ),
     key=("what", "dtype", "repetition"),
 )

@@ -30,7 +30,7 @@ SECTIONS = [
     "sources",
     "reproduce",
 ]
-FIGURES = 10
+FIGURES = 13
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3
 
 # Nothing may be fetched but what lies in the page. The browser itself enforces it, and reports what it refused.
