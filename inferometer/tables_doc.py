@@ -34,9 +34,8 @@ key, which identifies a row. A column holds no nulls unless it says so. `<model>
 `<question_set>` and `<image_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no
 unit unless one is stated: in the name (`_s` for seconds, `_ms` for milliseconds, `_bytes`, `_gib`) or in the meaning.
 
-All tables but RUN, DECODER_LATENCY and DECODER_SPEED, which hold times, are byte-stable: the same inputs and code
-write the same bytes on the same kind of machine.
-How the values are computed is said in [methods.md](methods.md).
+All tables but RUN, MACHINE, DECODER_LATENCY and DECODER_SPEED, which hold times, are byte-stable: the same inputs
+and code write the same bytes on the same kind of machine. How the values are computed is said in [methods.md](methods.md).
 """
 
 

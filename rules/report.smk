@@ -24,6 +24,7 @@ FIGURES = [
         model=MEASURED,
         scheme=SENSITIVE,
     ),
+    *expand("results/capacity/{figure}.svg", figure=["batches", "cache", "intensity"]),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
 ]
@@ -88,6 +89,19 @@ rule report:
         "results/summary/gains.parquet",
         "results/summary/ranges.parquet",
         "results/summary/runs.parquet",
+        expand(
+            "results/capacity/{table}.parquet",
+            table=[
+                "parameters",
+                "weights",
+                "requests",
+                "intensity",
+                "ridges",
+                "studies",
+                "stored",
+                "machine",
+            ],
+        ),
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",

@@ -9,6 +9,10 @@ import numpy as np
 import pandas as pd
 
 from inferometer.calibration.tables import RANGES
+from inferometer.capacity import chapter
+from inferometer.capacity import tables as capacity
+from inferometer.capacity.catalogue import find_shape
+from inferometer.capacity.storage import weight_bytes
 from inferometer.evaluation.choices_summary import summarize_accuracy
 from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
 from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
@@ -107,6 +111,18 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             "choices": {"question_sets": list(QUESTION_SETS), "max_items": ITEMS},
             "sensitivity": {"schemes": [name for name in ("w4a4",) if name in schemes], "window_tokens": 64},
             "reference": "fp",
+        },
+        "capacity": {
+            "models": ["llama-3-8b", "smollm2-135m"],
+            "gpus": ["h100-80gb", "t4"],
+            "context_tokens": [1024, 8192],
+            "kv_bits": [16, 4],
+            "gpu_counts": [1, 2],
+            "dtype": "bfloat16",
+            "overhead_gib": 0,
+            "reserve": 0,
+            "workspace_tokens": 0,
+            "intensity": {"context_tokens": [512, 1024], "batches": [1, 8]},
         },
         "fundamentals": {
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
@@ -381,6 +397,48 @@ def runs(schemes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def stored(schemes: Sequence[str]) -> pd.DataFrame:
+    """A STORED table: one buffer more was measured than predicted; NF4 is not predicted, and was skipped."""
+    shape = find_shape("smollm2-135m")
+    entries = _schemes()
+    sizes = {
+        name: 0 if name == "nf4-bnb" else weight_bytes(shape, "float32", entries[name]).total_bytes + 256
+        for name in schemes
+    }
+    measured = {(MEASURED, name): chapter.Measured(size, SKIPPED.get(name)) for name, size in sizes.items()}
+    return chapter.stored({MEASURED: shape}, {MEASURED: "float32"}, entries, measured)
+
+
+def machine() -> pd.DataFrame:
+    """A MACHINE table: 100 Gop/s in float32, ten times as many in bfloat16, and 20 GB/s; one repetition is slow."""
+    rates = {("multiply", "float32"): 1e11, ("multiply", "bfloat16"): 1e12, ("copy", "float32"): 2e10}
+    rows = [
+        (what, dtype, repetition, 1e9, 1e9 / rate * (3 if repetition == 0 else 1))
+        for (what, dtype), rate in rates.items()
+        for repetition in range(5)
+    ]
+    names = ["what", "dtype", "repetition", "work", "seconds"]
+    return pd.DataFrame(rows, columns=names).assign(
+        device="cpu", device_name="A Processor", threads=2, load_average=0.25
+    )
+
+
+def write_capacity(config: Config, folder: Path) -> None:
+    """What the chapter capacity leaves of the models that the configuration names, and of the measured one."""
+    settings = config["capacity"]
+    shapes = {name: find_shape(name) for name in settings["models"]} | {MEASURED: find_shape("smollm2-135m")}
+    write_table(capacity.PARAMETERS, chapter.parameters(shapes), folder / "parameters.parquet")
+    write_table(capacity.WEIGHTS, chapter.weights(shapes, settings["dtype"]), folder / "weights.parquet")
+    write_table(capacity.REQUESTS, chapter.requests(shapes, settings), folder / "requests.parquet")
+    write_table(capacity.INTENSITY, chapter.intensity(shapes, settings), folder / "intensity.parquet")
+    write_table(capacity.RIDGES, chapter.ridges(), folder / "ridges.parquet")
+    write_table(capacity.STUDIES, chapter.studies(), folder / "studies.parquet")
+    write_table(capacity.STORED, stored(config["study"]["schemes"]), folder / "stored.parquet")
+    write_table(capacity.MACHINE, machine(), folder / "machine.parquet")
+    for figure in ("batches", "cache", "intensity"):
+        _draw(folder / f"{figure}.svg", figure)
+
+
 def _draw(path: Path, title: str) -> None:
     figure, axes = plt.subplots(figsize=(4, 2))
     axes.plot([0, 1, 4, 9])
@@ -401,6 +459,7 @@ def write_results(config: Config, results: Path) -> None:
     write_table(ACCURACY, summarize_accuracy(choices, "fp"), summary / "accuracy.parquet")
     write_table(RANGES, ranges(), summary / "ranges.parquet")
     write_table(RUN, runs(schemes), summary / "runs.parquet")
+    write_capacity(config, results / "capacity")
     write_table(DIGIT_ACCURACY, summarize_digits(digits()), summary / "digits.parquet")
     write_table(DECODER_SPEED, summarize_latency(decoder_latency()), summary / "decoder.parquet")
     write_table(DECODER_CHECKS, decoder_checks(), results / "fundamentals/decoder_checks.parquet")

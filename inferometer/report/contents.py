@@ -13,6 +13,7 @@ from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
+from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.page import Figure
@@ -247,6 +248,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "tokens_per_s": _tokens_per_s(runs),
         "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
         "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
+        "capacity": capacity(config, results / "capacity"),
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(

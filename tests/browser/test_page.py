@@ -25,12 +25,13 @@ SECTIONS = [
     "calibration",
     "smoothing",
     "rotation",
+    "capacity",
     "fundamentals",
     "machine",
     "sources",
     "reproduce",
 ]
-FIGURES = 12
+FIGURES = 15
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3
 
 # Nothing may be fetched but what lies in the page. The browser itself enforces it, and reports what it refused.

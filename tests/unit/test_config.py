@@ -67,7 +67,7 @@ LOCAL_QUESTIONS = {"source": "local", "path": "config/config.yaml", "format": "h
 
 BAD: list[tuple[str, object, str, str]] = [
     # unknown keys, on every level
-    ("colour", 1, "`colour`", "known here: calibration, corpora"),
+    ("colour", 1, "`colour`", "known here: calibration, capacity, corpora"),
     (f"models/{MODEL}/colour", 1, f"`models.{MODEL}.colour`", "known here"),
     (f"models/{MODEL}/revision", COMMIT, f"`models.{MODEL}.revision`", "known here"),
     ("corpora/wikipedia/colour", 1, "`corpora.wikipedia.colour`", "known here"),
@@ -84,6 +84,14 @@ BAD: list[tuple[str, object, str, str]] = [
     ("calibration/colour", 1, "`calibration.colour`", "known here"),
     ("evaluation/colour", 1, "`evaluation.colour`", "known here"),
     ("figures/colour", 1, "`figures.colour`", "dpi"),
+    ("capacity/colour", 1, "`capacity.colour`", "context_tokens, dtype"),
+    ("capacity/models", ["llama-9"], "`capacity.models` names 'llama-9'", "llama-3-8b"),
+    ("capacity/gpus", ["h900"], "`capacity.gpus` names 'h900'", "h100-80gb"),
+    ("capacity/context_tokens", [1024, 0], "`capacity.context_tokens[1]`", "at least 1"),
+    ("capacity/kv_bits", [3], "`capacity.kv_bits[0]`", "16, 8, 4, 2"),
+    ("capacity/reserve", 1, "`capacity.reserve`", "less than 1"),
+    ("capacity/overhead_gib", -1, "`capacity.overhead_gib`", "at least 0"),
+    ("capacity/intensity", {"context_tokens": [1]}, "`capacity.intensity` lacks `batches`", ""),
     # lacking keys
     ("device", DELETED, "`device`", "lacks"),
     ("study/title", DELETED, "`study` lacks `title`", ""),

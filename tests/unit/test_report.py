@@ -49,6 +49,7 @@ SECTIONS = (
     "calibration",
     "smoothing",
     "rotation",
+    "capacity",
     "fundamentals",
     "machine",
     "sources",
@@ -173,9 +174,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
-        "search, and two of the fundamentals"
+        "search, three of capacity, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -421,7 +422,39 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + 2 + ("w4a4" in schemes)
+
+
+def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
+    models, batches, stored, studies, gpus = (_body(table) for table in _tables(page, "capacity"))
+    assert [cells[0] for cells in models] == ["llama-3-8b", "smollm2-135m", MEASURED]
+    assert models[0][1:] == ["8,030,261,248", "all", "14.96", "8.46", "5.46", "128.0"]
+    assert batches[0][1:] == ["1.000", "65", "145"]
+    assert batches[1][3] == "can't be split", "its 9 heads, on 2 GPUs"
+    assert {cells[1]: cells[4] for cells in stored} == {scheme: "–" if scheme in SKIPPED else "256" for scheme in EVERY}
+    assert next(cells[5] for cells in stored if cells[1] in SKIPPED).startswith("the library bitsandbytes can't")
+    assert [cells[2] for cells in studies[:5]] == ["6.43", "11.98", "0.5", "136", "296"]
+    assert [cells[4] for cells in studies[:5]] == ["8.03", "14.96", "0.125", "520", "1,160"]
+    assert gpus[-1][:4] == [
+        "this machine: A Processor, threads: 2",
+        "–",
+        "20.0",
+        "bfloat16 1.00 → 50, float32 0.100 → 5.0",
+    ]
+    text = _section(page, "capacity")
+    assert f"{MEASURED}: the bytes of {len(EVERY) - 1} of {len(EVERY)} schemes are both predicted and measured." in text
+    assert "Measured less predicted is 256 bytes" in text
+    assert "A layer of llama-3-8b does 1.01 operations per byte when it decodes for 1 request of 512 tokens" in text
+
+
+def test_a_model_without_a_prediction_is_said_to_have_none() -> None:
+    rows = pd.DataFrame([{"model": "m", "difference_bytes": None, "measured_bytes": 5}]).astype(
+        {"difference_bytes": "Int64"}
+    )
+    assert sentences.stored(rows) == ["m: no scheme could be both predicted and measured."]
+    two = pd.DataFrame({"model": "m", "difference_bytes": [-5, 10], "measured_bytes": [1000, 1000]})
+    assert "Measured less predicted is -5 bytes to 10 bytes" not in sentences.stored(two)[0]
+    assert "Measured less predicted is −5 to 10 bytes, at most 1.0000 % of the model." in sentences.stored(two)[0]
 
 
 def test_a_cuda_run_says_so(tmp_path: Path) -> None:
