@@ -31,7 +31,9 @@ include: "rules/calibration.smk"
 include: "rules/smoothing.smk"
 include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
+include: "rules/capacity.smk"
 include: "rules/export.smk"
+include: "rules/fundamentals.smk"
 include: "rules/report.smk"
 
 
@@ -45,5 +47,7 @@ rule all:
         rules.smoothing.input,
         rules.rotation.input,
         rules.evaluation.input,
+        rules.capacity.input,
+        rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
+from inferometer.capacity.catalogue import gpu_names, model_names
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
@@ -70,8 +71,9 @@ def _sentence(error: ValidationError) -> str:
             return f"{prefix} lacks {', '.join(f'`{key}`' for key in missing)}."
         case "enum":
             return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, expected))}."
-        case "minimum" | "maximum" | "exclusiveMinimum":
-            bound = {"minimum": "at least", "maximum": "at most"}.get(str(error.validator), "more than")
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            bounds = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than"}
+            bound = bounds.get(str(error.validator), "less than")
             return f"{prefix} is {value!r}; it must be {bound} {expected}."
         case "anyOf":
             return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
@@ -99,6 +101,7 @@ def _check_names(config: Config) -> None:
             for name in config["evaluation"]["sensitivity"]["schemes"]
         ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
+        ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
         if name not in config[section]:
@@ -122,6 +125,17 @@ def _check_names(config: Config) -> None:
             "configuration key `study.models` names only shapes with random weights, of which nothing can be "
             "measured yet; add a model with weights."
         )
+
+
+def _check_catalogue(config: Config) -> None:
+    """Models and GPUs of the capacity chapter must be among those that are shipped."""
+    for key, known in (("models", model_names()), ("gpus", gpu_names())):
+        for name in config["capacity"][key]:
+            if name not in known:
+                raise ConfigError(
+                    f"configuration key `capacity.{key}` names {name!r}, which is not shipped; there are "
+                    f"{', '.join(known)}."
+                )
 
 
 def _check_schemes(config: Config) -> None:
@@ -174,12 +188,13 @@ def _check_group_sizes(config: Config, folder: Path) -> None:
 
 
 def _check_local_files(config: Config, folder: Path) -> None:
-    for section in ("models", "corpora", "question_sets"):
+    for section in ("models", "corpora", "question_sets", "image_sets"):
         for name, entry in config[section].items():
-            if entry["source"] == "local" and not (folder / entry["path"]).exists():
-                raise ConfigError(
-                    f"configuration key `{section}.{name}.path` names {entry['path']}, which does not exist."
-                )
+            for key in ("path", "train", "test"):
+                if entry["source"] == "local" and key in entry and not (folder / entry[key]).exists():
+                    raise ConfigError(
+                        f"configuration key `{section}.{name}.{key}` names {entry[key]}, which does not exist."
+                    )
 
 
 def validate(config: Config, root: Path, folder: Path) -> None:
@@ -191,6 +206,7 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     if error is not None:
         raise ConfigError(_sentence(error))
     _check_names(config)
+    _check_catalogue(config)
     _check_schemes(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

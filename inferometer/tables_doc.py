@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {  # files of a table that lie elsewhere than the others
     "summary/runs.parquet": "RUN",
     "<model>/evaluation/<scheme>/sensitivity-run.parquet": "RUN",
+    "fundamentals/digits-run.parquet": "RUN",
+    "fundamentals/decoder-run.parquet": "RUN",
 }
 
 HEAD = """\
@@ -28,12 +30,12 @@ HEAD = """\
 
 Everything that is measured lies in Parquet files under `results/`, where all paths below start. Each file is
 of one of these tables, which is checked when it is written and again when it is read. Rows are sorted by the
-key, which identifies a row. A column holds no nulls unless it says so. `<model>`, `<scheme>`, `<corpus>` and
-`<question_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no unit unless
-one is stated: in the name (`_s` for seconds, `_bytes`, `_gib`) or in the meaning.
+key, which identifies a row. A column holds no nulls unless it says so. `<model>`, `<scheme>`, `<corpus>`,
+`<question_set>` and `<image_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no
+unit unless one is stated: in the name (`_s` for seconds, `_ms` for milliseconds, `_bytes`, `_gib`) or in the meaning.
 
-All tables but RUN are byte-stable: the same inputs and code write the same bytes on the same kind of machine.
-How the values are computed is said in [methods.md](methods.md).
+All tables but RUN, MACHINE, DECODER_LATENCY and DECODER_SPEED, which hold times, are byte-stable: the same inputs
+and code write the same bytes on the same kind of machine. How the values are computed is said in [methods.md](methods.md).
 """
 
 

@@ -68,6 +68,8 @@ def local_files(section):
         entry = config[section][name]
         if entry["source"] != "local":
             return []
+        if section == "image_sets":
+            return [entry["train"], entry["test"]]
         path = Path(entry["path"])
         return (
             [path]

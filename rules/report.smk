@@ -24,6 +24,9 @@ FIGURES = [
         model=MEASURED,
         scheme=SENSITIVE,
     ),
+    *expand("results/capacity/{figure}.svg", figure=["batches", "cache", "intensity"]),
+    "results/fundamentals/digits.svg",
+    "results/fundamentals/decoder.svg",
 ]
 
 
@@ -48,6 +51,8 @@ rule summarize_runs:
             model=MEASURED,
             scheme=SENSITIVE,
         ),
+        "results/fundamentals/digits-run.parquet",
+        "results/fundamentals/decoder-run.parquet",
     output:
         "results/summary/runs.parquet",
     log:
@@ -84,6 +89,22 @@ rule report:
         "results/summary/gains.parquet",
         "results/summary/ranges.parquet",
         "results/summary/runs.parquet",
+        expand(
+            "results/capacity/{table}.parquet",
+            table=[
+                "parameters",
+                "weights",
+                "requests",
+                "intensity",
+                "ridges",
+                "studies",
+                "stored",
+                "machine",
+            ],
+        ),
+        "results/summary/digits.parquet",
+        "results/summary/decoder.parquet",
+        "results/fundamentals/decoder_checks.parquet",
         FIGURES,
     output:
         "results/report.html",

@@ -5,6 +5,7 @@ QUESTION_SETS = config["evaluation"]["choices"]["question_sets"]
 
 wildcard_constraints:
     question_set="|".join(map(re.escape, config["question_sets"])),
+    image_set="|".join(map(re.escape, config["image_sets"])),
 
 
 rule fetch_model:
@@ -59,8 +60,28 @@ rule fetch_questions:
         "../workflow/scripts/fetch_questions.py"
 
 
+rule fetch_images:
+    input:
+        local_files("image_sets"),
+    output:
+        "results/sources/images/{image_set}.safetensors",
+    log:
+        "results/logs/fetch_images/{image_set}.log",
+    benchmark:
+        "results/benchmarks/fetch_images/{image_set}.tsv"
+    params:
+        entry=what_to_fetch("image_sets"),
+        code=code("fetch_images.py"),
+    script:
+        "../workflow/scripts/fetch_images.py"
+
+
 rule sources:
     input:
         expand(rules.fetch_model.output, model=MODELS),
         expand(rules.fetch_corpus.output, corpus=CORPORA),
         expand(rules.fetch_questions.output, question_set=QUESTION_SETS),
+        expand(
+            rules.fetch_images.output,
+            image_set=config["fundamentals"]["digits"]["image_set"],
+        ),

@@ -13,7 +13,9 @@ from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
+from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
+from inferometer.report.fundamentals import fundamentals
 from inferometer.report.page import Figure
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
@@ -246,6 +248,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "tokens_per_s": _tokens_per_s(runs),
         "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
         "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
+        "capacity": capacity(config, results / "capacity"),
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(
@@ -261,6 +264,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
             "other one beats in both.",
             "Scatter chart of excess perplexity against bytes, with the Pareto front.",
         ),
+        "fundamentals": fundamentals(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

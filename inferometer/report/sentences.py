@@ -92,6 +92,44 @@ def _gain(row: Any, perplexity: pd.DataFrame) -> str:
     return f"{closing}, which does not rescue it." if collapsed else f"{closing}."
 
 
+def stored(table: pd.DataFrame) -> list[str]:
+    """For each model of a STORED table, how far the measured bytes are from the predicted ones."""
+    said = []
+    for model, rows in table.groupby("model", sort=False):
+        known = rows.dropna(subset="difference_bytes")
+        if known.empty:
+            said.append(f"{model}: no scheme could be both predicted and measured.")
+            continue
+        off = known["difference_bytes"].astype(int)
+        share = percent(float((off.abs() / known["measured_bytes"].astype(int)).max()), 4)
+        least, most = int(off.min()), int(off.max())
+        bytes_off = f"{least:,} bytes" if least == most else f"{least:,} to {most:,} bytes"
+        bytes_off = bytes_off.replace("-", "−")
+        said.append(
+            f"{model}: the bytes of {len(known)} of {len(rows)} schemes are both predicted and measured. Measured less "
+            f"predicted is {bytes_off}, at most {share} of the model."
+        )
+    return said
+
+
+def roofline(intensity: pd.DataFrame, ridges: pd.DataFrame, model: str) -> str:
+    """On which side of the ridge points a model's layers lie in prefill and in decode."""
+    layers = intensity[(intensity["model"] == model) & (intensity["kind"] == "layer")]
+    halves = ridges[ridges["dtype"].isin(["bfloat16", "float16"])]["ridge"]
+    decode, prefill = (layers[layers["phase"] == phase] for phase in ("decode", "prefill"))
+    floats = decode[decode["kv_bits"] == decode["kv_bits"].max()]
+    alone, busiest = floats.nsmallest(1, "intensity").iloc[0], floats.nlargest(1, "intensity").iloc[0]
+    least = prefill.nsmallest(1, "intensity").iloc[0]
+    bound = "more than even" if busiest.intensity >= halves.min() else "less than"
+    return (
+        f"A layer of {model} does {number(alone.intensity)} operations per byte when it decodes for {alone.batch} "
+        f"request of {alone.context_tokens:,} tokens, and {number(busiest.intensity)} at most (batch {busiest.batch}, "
+        f"{busiest.context_tokens:,} tokens), {bound} the lowest ridge point of the GPUs in 16 bits, "
+        f"{number(halves.min())}; the highest is {number(halves.max())}. Prefill does {number(least.intensity)} at "
+        f"least (batch {least.batch}, {least.context_tokens:,} tokens)."
+    )
+
+
 def ranges(table: pd.DataFrame, model: str, decoder_layer: int) -> str:
     """How far activations outreach weights in one decoder layer, with and without the first token."""
     rows = table[(table["model"] == model) & (table["decoder_layer"] == decoder_layer)]

@@ -19,8 +19,19 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to re
 
 TEMPLATES = Path(__file__).parents[2] / "report"
 WIDTHS = (360, 768, 1920)
-SECTIONS = ["answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce"]
-FIGURES = 10
+SECTIONS = [
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "capacity",
+    "fundamentals",
+    "machine",
+    "sources",
+    "reproduce",
+]
+FIGURES = 15
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3
 
 # Nothing may be fetched but what lies in the page. The browser itself enforces it, and reports what it refused.

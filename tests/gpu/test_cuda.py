@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.calibration.calibrate import calibrate
+from inferometer.capacity.machine import measure
+from inferometer.capacity.roofline import machine_ridges
 from inferometer.device import Device, choose_device
 from inferometer.evaluation.perplexity import score_windows
 from inferometer.evaluation.reference import ReferenceHead
@@ -88,3 +90,10 @@ def test_smoothing_is_proved_on_cuda(cuda: Device, windows: list[Tensor]) -> Non
     head = ReferenceHead(model)
     with folded(folding_changes(model, sites, factors)), quantized(model, W8A8, [], {}):
         assert score_windows(model, windows, head).windows["nll"].notna().all()
+
+
+def test_the_speed_of_a_gpu_is_measured_within_what_gpus_can_do(cuda: Device) -> None:
+    found = machine_ridges(measure(cuda)).set_index("dtype")
+    assert 1e2 < found["peak_giga_per_s"]["float32"] < found["peak_giga_per_s"]["bfloat16"] < 1e7
+    assert 10 < found["bandwidth_gb_per_s"]["float32"] < 2e4
+    assert set(measure(cuda)["device"]) == {"cuda"}

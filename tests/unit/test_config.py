@@ -67,7 +67,7 @@ LOCAL_QUESTIONS = {"source": "local", "path": "config/config.yaml", "format": "h
 
 BAD: list[tuple[str, object, str, str]] = [
     # unknown keys, on every level
-    ("colour", 1, "`colour`", "known here: calibration, corpora"),
+    ("colour", 1, "`colour`", "known here: calibration, capacity, corpora"),
     (f"models/{MODEL}/colour", 1, f"`models.{MODEL}.colour`", "known here"),
     (f"models/{MODEL}/revision", COMMIT, f"`models.{MODEL}.revision`", "known here"),
     ("corpora/wikipedia/colour", 1, "`corpora.wikipedia.colour`", "known here"),
@@ -84,6 +84,14 @@ BAD: list[tuple[str, object, str, str]] = [
     ("calibration/colour", 1, "`calibration.colour`", "known here"),
     ("evaluation/colour", 1, "`evaluation.colour`", "known here"),
     ("figures/colour", 1, "`figures.colour`", "dpi"),
+    ("capacity/colour", 1, "`capacity.colour`", "context_tokens, dtype"),
+    ("capacity/models", ["llama-9"], "`capacity.models` names 'llama-9'", "llama-3-8b"),
+    ("capacity/gpus", ["h900"], "`capacity.gpus` names 'h900'", "h100-80gb"),
+    ("capacity/context_tokens", [1024, 0], "`capacity.context_tokens[1]`", "at least 1"),
+    ("capacity/kv_bits", [3], "`capacity.kv_bits[0]`", "16, 8, 4, 2"),
+    ("capacity/reserve", 1, "`capacity.reserve`", "less than 1"),
+    ("capacity/overhead_gib", -1, "`capacity.overhead_gib`", "at least 0"),
+    ("capacity/intensity", {"context_tokens": [1]}, "`capacity.intensity` lacks `batches`", ""),
     # lacking keys
     ("device", DELETED, "`device`", "lacks"),
     ("study/title", DELETED, "`study` lacks `title`", ""),
@@ -575,6 +583,9 @@ def test_readme_documents_every_key_of_the_schema_and_no_other() -> None:
     assert sorted(documented - keys) == []
 
 
+IMAGES = ("images/train.parquet", "images/test.parquet")
+
+
 def _yaml_examples() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
@@ -582,9 +593,9 @@ def _yaml_examples() -> list[str]:
 def test_every_example_of_the_readme_is_valid_over_the_default(tmp_path: Path) -> None:
     examples = _yaml_examples()
     assert len(examples) >= 3
-    for path in ("models/my-model", "texts", "questions"):
+    for path in ("models/my-model", "texts", "questions", "images"):
         (tmp_path / path).mkdir(parents=True)
-    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl", "questions/mine.jsonl"):
+    for file in ("models/my-model.gguf", "texts/mine.txt", "texts/mine.jsonl", "questions/mine.jsonl", *IMAGES):
         (tmp_path / file).touch()
     for example in examples:
         config = _load(DEFAULT)
@@ -598,6 +609,7 @@ def test_the_readme_states_the_defaults_that_the_default_configuration_has() -> 
     sections = {key: config[key] for key in ("calibration", "evaluation", "figures")}
     for part in ("choices", "sensitivity"):
         sections[f"evaluation.{part}"] = config["evaluation"].pop(part)
+    sections |= {f"fundamentals.{part}": content for part, content in config["fundamentals"].items()}
     for section, content in sections.items():
         for key, value in content.items():
             shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -43,7 +43,18 @@ from tests.synthetic import (
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-SECTIONS = ("answers", "evaluation", "calibration", "smoothing", "rotation", "machine", "sources", "reproduce")
+SECTIONS = (
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "capacity",
+    "fundamentals",
+    "machine",
+    "sources",
+    "reproduce",
+)
 
 SCRIPT = "<script>alert(1)</script>"
 TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
@@ -163,8 +174,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1, (
-        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each search"
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + 2, (
+        "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
+        "search, three of capacity, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -372,6 +384,27 @@ def test_reported_figures_stand_beside_the_measured_ones(page: str) -> None:
     assert "w8a8 1.0229 1.0200 1.0" in text  # 6.26 / 6.12 and 5.62 / 5.51
 
 
+def test_speed_ups_that_other_studies_printed_stand_beside_ours(page: str) -> None:
+    *_, compared = _tables(page, "fundamentals")
+    assert _body(compared) == [
+        ["10", "1.24", "1.41", "1.10 [1.10]", "1.10 [1.10]"],  # 33.9 / 27.4 and 18.1 / 12.8
+        ["1000", "–", "10.2", "11.0 [11.0]", "11.0 [11.0]"],
+    ]
+
+
+def test_both_experiments_are_told_with_their_intervals_and_checks(page: str) -> None:
+    text = _section(page, "fundamentals")
+    assert "All 8 checks hold" in text
+    assert "sketches: A Pen; licence: CC0-1.0" in text
+    accuracy, checks, latency, _ = map(_body, _tables(page, "fundamentals"))
+    assert [(cells[0], cells[1]) for cells in accuracy] == [(name, bits) for name in ("last", "all") for bits in "842"]
+    assert accuracy[0][3].startswith("90.0 % [")
+    assert accuracy[0][4] == "0.00 % [0.00 %, 0.00 %]"
+    assert {cells[-1] for cells in checks} == {"yes"}
+    assert len(latency) == 2 * 2 * 2
+    assert {cells[-1] for cells in latency} == {"0"}
+
+
 def test_the_whole_configuration_is_on_the_page(page: str) -> None:
     printed = Parsed(page).texts["pre"][-1]
     config = study(caveat="Rounded once before.", attribution="A. Body")
@@ -389,7 +422,39 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + 2 + ("w4a4" in schemes)
+
+
+def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
+    models, batches, stored, studies, gpus = (_body(table) for table in _tables(page, "capacity"))
+    assert [cells[0] for cells in models] == ["llama-3-8b", "smollm2-135m", MEASURED]
+    assert models[0][1:] == ["8,030,261,248", "all", "14.96", "8.46", "5.46", "128.0"]
+    assert batches[0][1:] == ["1.000", "65", "145"]
+    assert batches[1][3] == "can't be split", "its 9 heads, on 2 GPUs"
+    assert {cells[1]: cells[4] for cells in stored} == {scheme: "–" if scheme in SKIPPED else "256" for scheme in EVERY}
+    assert next(cells[5] for cells in stored if cells[1] in SKIPPED).startswith("the library bitsandbytes can't")
+    assert [cells[2] for cells in studies[:5]] == ["6.43", "11.98", "0.5", "136", "296"]
+    assert [cells[4] for cells in studies[:5]] == ["8.03", "14.96", "0.125", "520", "1,160"]
+    assert gpus[-1][:4] == [
+        "this machine: A Processor, threads: 2",
+        "–",
+        "20.0",
+        "bfloat16 1.00 → 50, float32 0.100 → 5.0",
+    ]
+    text = _section(page, "capacity")
+    assert f"{MEASURED}: the bytes of {len(EVERY) - 1} of {len(EVERY)} schemes are both predicted and measured." in text
+    assert "Measured less predicted is 256 bytes" in text
+    assert "A layer of llama-3-8b does 1.01 operations per byte when it decodes for 1 request of 512 tokens" in text
+
+
+def test_a_model_without_a_prediction_is_said_to_have_none() -> None:
+    rows = pd.DataFrame([{"model": "m", "difference_bytes": None, "measured_bytes": 5}]).astype(
+        {"difference_bytes": "Int64"}
+    )
+    assert sentences.stored(rows) == ["m: no scheme could be both predicted and measured."]
+    two = pd.DataFrame({"model": "m", "difference_bytes": [-5, 10], "measured_bytes": [1000, 1000]})
+    assert "Measured less predicted is -5 bytes to 10 bytes" not in sentences.stored(two)[0]
+    assert "Measured less predicted is −5 to 10 bytes, at most 1.0000 % of the model." in sentences.stored(two)[0]
 
 
 def test_a_cuda_run_says_so(tmp_path: Path) -> None:

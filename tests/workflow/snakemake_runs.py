@@ -337,6 +337,17 @@ def new_study(folder: Path, place: Place) -> Study:
             "choices": {"question_sets": ["quiz"], "max_items": ITEMS},
             "sensitivity": {"schemes": [SENSITIVE], "window_tokens": SENSITIVITY_TOKENS},
         },
+        "capacity": {
+            "models": ["smollm2-135m"],
+            "gpus": ["t4"],
+            "context_tokens": [1024],
+            "gpu_counts": [1, 3],
+            "intensity": {"context_tokens": [256], "batches": [1, 10]},
+        },
+        "fundamentals": {
+            "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
+            "decoder": {"tokens": [2, 5], "repetitions": 2},
+        },
         "device": "cpu",
     }
     return Study(folder, place, config)

@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, RANGES, SURFACES, WEIGHTS
+from inferometer.capacity.tables import (
+    INTENSITY,
+    MACHINE,
+    PARAMETERS,
+    REQUESTS,
+    RIDGES,
+    STORED,
+    STUDIES,
+)
+from inferometer.capacity.tables import WEIGHTS as PREDICTED_WEIGHTS
 from inferometer.evaluation.tables import (
     ACCURACY,
     CHOICES,
@@ -23,6 +33,7 @@ from inferometer.evaluation.tables import (
     STORAGE,
 )
 from inferometer.evaluation.tables import WINDOWS as SCORES
+from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
 from inferometer.manifest import Manifest
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
@@ -46,6 +57,7 @@ from tests.workflow.snakemake_runs import SCHEMES as STUDY_SCHEMES
 
 pytestmark = pytest.mark.timeout(300)
 
+CAPACITY = (PARAMETERS, PREDICTED_WEIGHTS, REQUESTS, INTENSITY, RIDGES, STUDIES, STORED, MACHINE)
 TABLES: dict[str, Table] = {
     "sources/corpora/calibration-text.parquet": CORPUS,
     "sources/corpora/evaluation-text.parquet": CORPUS,
@@ -77,6 +89,14 @@ TABLES: dict[str, Table] = {
     },
     f"tiny/evaluation/{SENSITIVE}/sensitivity.parquet": SENSITIVITY,
     f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
+    **{f"capacity/{table.path.split('/')[-1]}": table for table in CAPACITY},
+    "fundamentals/digits.parquet": DIGITS,
+    "fundamentals/digits-run.parquet": RUN,
+    "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
+    "fundamentals/decoder_latency.parquet": DECODER_LATENCY,
+    "fundamentals/decoder-run.parquet": RUN,
+    "summary/digits.parquet": DIGIT_ACCURACY,
+    "summary/decoder.parquet": DECODER_SPEED,
     "summary/perplexity.parquet": PERPLEXITY,
     "summary/gains.parquet": GAINS,
     "summary/schemes.parquet": SCHEMES,
@@ -92,6 +112,8 @@ MEASURING_LOGS = [
     "evaluate_reference/tiny/fp.log",
     *(f"evaluate/tiny/{scheme}.log" for scheme in STUDY_SCHEMES if scheme != "fp"),
     f"measure_sensitivity/tiny/{SENSITIVE}.log",
+    "quantize_digits.log",
+    "time_decoder.log",
 ]
 
 
@@ -114,6 +136,14 @@ def test_every_table_is_there_and_is_what_its_declaration_says(study: Study) -> 
 def test_no_table_is_left_that_no_declaration_covers(study: Study) -> None:
     found = {path.relative_to(study.results).as_posix() for path in study.results.rglob("*.parquet")}
     assert found == set(TABLES)
+
+
+def test_predicted_bytes_are_the_measured_ones_without_buffers(study: Study) -> None:
+    rows = read_table(STORED, study.results / "capacity/stored.parquet").set_index("scheme")
+    assert set(rows.index) == set(STUDY_SCHEMES)
+    buffers = sum(buffer.nbytes for buffer in plain_model(study).buffers())
+    assert set(rows["difference_bytes"].drop("nf4-bnb")) == {buffers}
+    assert "nf4" in rows["reason"]["nf4-bnb"]
 
 
 def test_a_second_run_does_nothing(study: Study) -> None:

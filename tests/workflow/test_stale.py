@@ -29,7 +29,9 @@ pytestmark = pytest.mark.timeout(300)
 
 Scenario = Callable[[Study, Path], Study]
 
+AFTER_PREDICTION = {"plot_batches", "plot_cache", "plot_intensity"}
 AFTER_EVALUATION = {
+    "compare_bytes",
     "summarize_perplexity",
     "plot_perplexity",
     "summarize_schemes",
@@ -39,6 +41,7 @@ AFTER_EVALUATION = {
 }
 EVALUATED = {"evaluate_reference tiny/fp", *(f"evaluate tiny/{scheme}" for scheme in SCHEMES if scheme != "fp")}
 SENSITIVITY = {f"measure_sensitivity tiny/{SENSITIVE}", f"plot_sensitivity tiny/{SENSITIVE}"}
+PREDICTED = {"predict_capacity"} | AFTER_PREDICTION
 AFTER_SENSITIVITY = {"summarize_runs", "report"}
 ALPHAS = {f"plot_alphas tiny/{SEARCHED}"}
 
@@ -64,8 +67,11 @@ ALL_FIGURES = (
     CALIBRATION_FIGURES
     | ALPHAS
     | {f"plot_smoothing tiny/{scheme}" for scheme in SMOOTHED}
-    | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto"}
+    | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto", "plot_digits", "plot_decoder"}
+    | AFTER_PREDICTION
 )
+AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
+FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
 ONE_MODEL = (
     {"fetch_model tiny", "calibrate tiny", "rotate tiny/0"}
     | EVALUATED
@@ -215,6 +221,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting(3, "calibration", "max_windows")),
         {"calibrate tiny"} | AFTER_CALIBRATION,
     ),
+    "the contexts of predictions": (
+        configured(setting([2048], "capacity", "context_tokens")),
+        PREDICTED | {"report"},
+    ),
+    "the GPU that figures show": (
+        configured(setting(["l4", "t4"], "capacity", "gpus")),
+        PREDICTED | {"report"},
+    ),
     "a scheme less": (
         configured(setting([name for name in SCHEMES if name != "nf4-bnb"], "study", "schemes")),
         AFTER_EVALUATION,
@@ -227,9 +241,17 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting("bfloat16", "models", "tiny", "dtype")),
         {"calibrate tiny"} | EVALUATED | SENSITIVITY | AFTER_CALIBRATION,
     ),
+    "the seeds of the digit classifier": (
+        configured(setting([1], "fundamentals", "digits", "seeds")),
+        {"quantize_digits"} | AFTER_DIGITS,
+    ),
+    "the lengths that the decoder writes": (
+        configured(setting([3], "fundamentals", "decoder", "tokens")),
+        {"time_decoder"} | AFTER_DIGITS,
+    ),
     "a second model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "second", seed=1)), add_model),
-        {job.replace("tiny", "second") for job in ONE_MODEL} | AFTER_EVALUATION | {"summarize_ranges"},
+        {job.replace("tiny", "second") for job in ONE_MODEL} | AFTER_EVALUATION | PREDICTED | {"summarize_ranges"},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -272,7 +294,35 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that only the summary of perplexities uses": (
         checked_out(edited("inferometer/evaluation/summary.py", other_result)),
-        AFTER_EVALUATION - {"summarize_runs"},
+        AFTER_EVALUATION - {"summarize_runs", "compare_bytes"},
+    ),
+    "a function that counts what fits": (
+        checked_out(edited("inferometer/capacity/fit.py", other_result)),
+        PREDICTED | {"compare_bytes", "report"},
+    ),
+    "a GPU's data sheet": (
+        checked_out(edited("inferometer/capacity/gpus.yaml", lambda text: text.replace("1555", "1556"))),
+        PREDICTED | {"report"},
+    ),
+    "a function that measures the machine": (
+        checked_out(edited("inferometer/capacity/machine.py", other_result)),
+        {"measure_machine", "plot_intensity", "report"},
+    ),
+    "a function that only figures of the capacity use": (
+        checked_out(edited("inferometer/capacity/figures.py", other_result)),
+        AFTER_PREDICTION | {"report"},
+    ),
+    "a function that only the decoder's checks use": (
+        checked_out(edited("inferometer/fundamentals/checks.py", other_result)),
+        {"check_decoder", "report"},
+    ),
+    "a function that only the decoder's timing uses": (
+        checked_out(edited("inferometer/timing.py", other_result)),
+        {"time_decoder"} | AFTER_DIGITS,
+    ),
+    "a function that only summaries of the fundamentals use": (
+        checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
+        AFTER_DIGITS - {"summarize_runs"},
     ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
@@ -293,7 +343,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
-        ONE_MODEL | AFTER_CALIBRATION,
+        ONE_MODEL | AFTER_CALIBRATION | PREDICTED,
     ),
     "the age of texts and models": (in_a_copy(touch_all), set()),
     "the loss of one table between others": (
@@ -308,7 +358,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         in_a_copy(keep_only_the_page),
         ONE_MODEL
         | AFTER_EVALUATION
+        | PREDICTED
+        | FUNDAMENTALS
         | {
+            "measure_machine",
             "summarize_ranges",
             "fetch_model shape",
             *(f"fetch_corpus {text}-text" for text in ("calibration", "evaluation")),

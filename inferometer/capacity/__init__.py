@@ -1,0 +1,1 @@
+"""What theory predicts from a configuration alone: parameters, bytes, batches, arithmetic intensity; needs no torch."""

@@ -1,0 +1,213 @@
+"""The capacity chapter's tables and figures, and what is measured of the machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from inferometer.capacity import chapter, machine, tables
+from inferometer.capacity.catalogue import GIB, find_shape, gpu, gpu_names
+from inferometer.capacity.figures import plot_batches, plot_cache, plot_intensity
+from inferometer.capacity.fit import Deployment, fit
+from inferometer.capacity.roofline import machine_ridges
+from inferometer.capacity.shapes import Shape
+from inferometer.device import choose_device
+from inferometer.plotting import save
+from inferometer.tables import Table, read_table, records, write_table
+from tests.synthetic import machine as made_up_machine
+from tests.synthetic import study
+
+MODELS = ("llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "smollm2-135m")
+SHAPES = {name: find_shape(name) for name in MODELS}
+SETTINGS: dict[str, Any] = {**study()["capacity"], "gpus": ["h100-80gb", "a100-80gb", "t4"], "overhead_gib": 1.5}
+
+
+@pytest.fixture(scope="module")
+def frames() -> dict[str, pd.DataFrame]:
+    """Every table that is predicted."""
+    return {
+        "parameters": chapter.parameters(SHAPES),
+        "weights": chapter.weights(SHAPES, "bfloat16"),
+        "requests": chapter.requests(SHAPES, SETTINGS),
+        "intensity": chapter.intensity(SHAPES, SETTINGS),
+        "ridges": chapter.ridges(),
+        "studies": chapter.studies(),
+    }
+
+
+@pytest.mark.parametrize("name", ["parameters", "weights", "requests", "intensity", "ridges", "studies"])
+def test_a_predicted_table_is_what_its_declaration_says(
+    name: str, frames: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    table: Table = getattr(tables, name.upper())
+    write_table(table, frames[name], tmp_path / "table.parquet")
+    assert len(read_table(table, tmp_path / "table.parquet")) == len(frames[name])
+
+
+def test_parameters_of_parts_add_up(frames: dict[str, pd.DataFrame]) -> None:
+    sums = frames["parameters"].groupby("model")[["parameters", "active_parameters"]].sum()
+    for name, shape in SHAPES.items():
+        assert tuple(sums.loc[name]) == (shape.parameters, shape.active_parameters)
+    parts = frames["parameters"].groupby("model")["part"].agg(set)
+    assert "head" not in parts["gemma-2-2b"], "its head is the embedding"
+    assert "router" in parts["mixtral-8x7b"]
+
+
+def test_every_deployment_has_a_row_and_a_refusal_says_why(frames: dict[str, pd.DataFrame]) -> None:
+    rows = frames["requests"]
+    assert len(rows) == len(MODELS) * 3 * 2 * 2 * 3, "models, GPUs, contexts, bits, and 1 GPU or 2 in two ways"
+    refused = rows[rows["refused"].notna()]
+    assert set(refused["model"]) == {"smollm2-135m"}
+    assert set(refused["parallel"]) == {"tensor"}
+    assert refused["refused"].str.contains("9 query heads").all()
+    assert refused[["largest_batch", "weights_bytes_per_gpu", "shortfall_gib"]].isna().all(axis=None)
+    assert rows[rows["refused"].isna()]["largest_batch"].notna().all()
+
+
+def test_a_row_is_what_its_deployment_gives(frames: dict[str, pd.DataFrame]) -> None:
+    rows = frames["requests"]
+    where = {
+        "model": "gemma-2-2b",
+        "gpu": "t4",
+        "parallel": "pipeline",
+        "gpus": 2,
+        "context_tokens": 8192,
+        "kv_bits": 4,
+    }
+    for column, value in {**where, "kv_bits": 4}.items():
+        rows = rows[rows[column] == value]
+    [row] = records(rows)
+    plan = Deployment(8192, pipeline_parallel=2, kv_bits=4, overhead_bytes=int(1.5 * GIB))
+    found = fit(SHAPES["gemma-2-2b"], gpu("t4").memory_bytes, plan)
+    assert row["largest_batch"] == found.largest_batch > 0
+    assert row["weights_bytes_per_gpu"] == found.weights_bytes_per_gpu
+    assert row["replicated"] == "the embedding, as the output head of the last stage"
+    assert row["kv_bytes_per_request"] == pytest.approx(2 * row["kv_bytes_per_request_per_gpu"], rel=0.1)
+
+
+def test_a_model_that_does_not_fit_lacks_what_the_row_says(frames: dict[str, pd.DataFrame]) -> None:
+    rows = frames["requests"]
+    row = rows[(rows["model"] == "mixtral-8x7b") & (rows["gpu"] == "h100-80gb") & (rows["gpus"] == 1)].iloc[0]
+    assert row["largest_batch"] == 0
+    lacks = row["weights_bytes_per_gpu"] + row["kv_bytes_per_request_per_gpu"] - 78.5 * GIB
+    assert row["shortfall_gib"] == pytest.approx(lacks / GIB)
+
+
+def test_only_decode_reads_a_rounded_cache(frames: dict[str, pd.DataFrame]) -> None:
+    rows = frames["intensity"]
+    assert set(rows[rows["phase"] == "prefill"]["kv_bits"]) == {16}
+    decode = rows[rows["phase"] == "decode"].groupby("kind")["kv_bits"].agg(set)
+    assert decode["flash"] == decode["layer"] == {16, 4}
+    assert decode["matmul-only"] == decode["standard"] == {16}
+    np.testing.assert_allclose(rows["intensity"], rows["flops"] / rows["bytes"])
+
+
+def test_stored_bytes_say_why_something_is_missing() -> None:
+    shapes: dict[str, Shape | str] = {"own": SHAPES["smollm2-135m"], "strange": "its family is not known"}
+    schemes: dict[str, dict[str, Any]] = {"fp": {}, "nf4": {"weights": {"format": "nf4"}}}
+    measured = {
+        ("own", "fp"): chapter.Measured(538_060_288, None),
+        ("own", "nf4"): chapter.Measured(0, "no library"),
+        ("strange", "fp"): chapter.Measured(5, None),
+    }
+    rows = records(chapter.stored(shapes, {"own": "float32", "strange": "float32"}, schemes, measured))
+    assert [row["difference_bytes"] for row in rows] == [256, None, None]
+    assert [row["measured_bytes"] for row in rows] == [538_060_288, None, 5]
+    assert rows[1]["reason"].startswith("no library; only bitsandbytes itself knows")
+    assert rows[2]["reason"] == "its family is not known"
+
+
+# --- the machine -------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_is_measured_in_raw_repetitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "COPIED_BYTES", 2**16)
+    monkeypatch.setattr(machine, "SMALLEST", 16)
+    monkeypatch.setattr(machine, "LARGEST", 32)
+    threads = torch.get_num_threads()
+    try:
+        rows = machine.measure(choose_device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    write_table(tables.MACHINE, rows, tmp_path / "machine.parquet")
+    counts = rows.groupby(["what", "dtype"])["repetition"].agg(list)
+    assert set(counts.index) == {("multiply", "float32"), ("multiply", "bfloat16"), ("copy", "float32")}
+    assert all(repetitions == list(range(machine.REPETITIONS)) for repetitions in counts)
+    work = rows.groupby("what")["work"].first()
+    assert work["copy"] == 2 * 2**16, "read and written"
+    assert work["multiply"] in (2 * 16**3, 2 * 32**3)
+    assert (rows["seconds"] > 0).all()
+
+
+def test_ridges_of_the_machine_are_medians_that_a_slow_repetition_does_not_move() -> None:
+    found = machine_ridges(made_up_machine()).set_index("dtype")
+    assert found["ridge"].to_dict() == pytest.approx({"float32": 5, "bfloat16": 50})
+    assert found["bandwidth_gb_per_s"].tolist() == pytest.approx([20, 20])
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+PLOTS: dict[str, Callable[[dict[str, pd.DataFrame]], Figure]] = {
+    "batches": lambda frames: plot_batches(frames["requests"], "llama-3-8b", "h100-80gb"),
+    "cache": lambda frames: plot_cache(frames["requests"], "llama-3-8b"),
+    "intensity": lambda frames: plot_intensity(
+        frames["intensity"], frames["ridges"], made_up_machine(), "llama-3-8b", SETTINGS["gpus"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_the_same_tables_give_the_same_bytes(name: str, frames: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    for copy in ("one", "two"):
+        save(PLOTS[name](frames), tmp_path / copy / "figure.svg", 40)
+    assert (tmp_path / "one/figure.svg").read_bytes() == (tmp_path / "two/figure.svg").read_bytes()
+    assert not plt.get_fignums()
+
+
+def test_batches_of_gpus_with_the_same_memory_share_a_line(frames: dict[str, pd.DataFrame]) -> None:
+    left, middle, right = PLOTS["batches"](frames).axes
+    labels = [text.get_text() for text in left.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels == ["a100-80gb, h100-80gb", "t4"]
+    rows = frames["requests"]
+    own = rows[(rows["model"] == "llama-3-8b") & (rows["gpu"] == "h100-80gb") & (rows["gpus"] == 1)]
+    floats = own[own["kv_bits"] == 16].sort_values("context_tokens")["largest_batch"].astype(float)
+    np.testing.assert_array_equal(np.asarray(middle.lines[0].get_ydata()), floats)
+    assert [axes.get_yscale() for axes in (left, middle, right)] == ["log"] * 3
+    assert np.asarray(right.lines[0].get_xdata()).tolist() == [1, 2]
+
+
+def test_cache_shows_bits_of_one_model_and_all_models(frames: dict[str, pd.DataFrame]) -> None:
+    left, right = PLOTS["cache"](frames).axes
+    np.testing.assert_allclose(np.asarray(left.lines[0].get_ydata()), [0.125, 1.0])
+    labels = [text.get_text() for text in right.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels == ["llama-3-8b, mixtral-8x7b", "gemma-2-2b", "smollm2-135m"], "the largest cache first"
+
+
+def test_intensity_has_a_line_for_each_way_to_count_and_a_point_for_each_device(
+    frames: dict[str, pd.DataFrame],
+) -> None:
+    left, middle, right = PLOTS["intensity"](frames).axes
+    own = 2  # lines of the machine
+    assert len(left.lines) == 5 + own
+    assert len(middle.lines) == 7 + own, "two of them with 4 bits as well"
+    labels = [label.get_text() for label in right.get_yticklabels()]
+    assert labels[0] == "this machine, float32"
+    assert set(labels) == {
+        "this machine, float32",
+        "this machine, bfloat16",
+        "h100-80gb, bfloat16",
+        "a100-80gb, bfloat16",
+        "t4, float16",
+    }
+
+
+def test_ridges_cover_the_whole_catalogue(frames: dict[str, pd.DataFrame]) -> None:
+    assert set(frames["ridges"]["gpu"]) == set(gpu_names())
+    h100 = frames["ridges"].set_index(["gpu", "dtype"])["ridge"]["h100-80gb", "bfloat16"]
+    assert h100 == pytest.approx(989.5e12 / 3.35e12)
