@@ -35,7 +35,8 @@ key, which identifies a row. A column holds no nulls unless it says so. `<model>
 unit unless one is stated: in the name (`_s` for seconds, `_ms` for milliseconds, `_bytes`, `_gib`) or in the meaning.
 
 All tables but RUN, MACHINE, DECODER_LATENCY and DECODER_SPEED, which hold times, are byte-stable: the same inputs
-and code write the same bytes on the same kind of machine. How the values are computed is said in [methods.md](methods.md).
+and code write the same bytes on the same kind of machine. How the values are computed is said in
+[methods.md](methods.md).
 """
 
 
