@@ -1,13 +1,15 @@
 """How every figure looks, and how it is saved so that equal data gives equal bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from inferometer.files import whole_file
 
@@ -47,6 +49,14 @@ def style() -> Iterator[None]:
     """Draw the block's figures in the house style."""
     with plt.rc_context(STYLE):
         yield
+
+
+def logarithmic_x(axes: Axes, values: Sequence[int], label: str) -> None:
+    """A logarithmic axis with a tick for each value that is shown, as 8k where it is a multiple of 1,024."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value // 1024}k" if value % 1024 == 0 else str(value) for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label)
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:

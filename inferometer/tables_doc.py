@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from inferometer.samples import SAMPLE
 from inferometer.tables import Column, Table
 
 ROOT = Path(__file__).parents[1]
@@ -68,8 +69,8 @@ def _names_used(statement: ast.stmt) -> set[str]:
 
 
 def _tables_in(path: Path) -> dict[str, Table]:
-    """What a module declares by `Column`, `Table` and functions of these alone; nothing is imported."""
-    names: dict[str, object] = {"Column": Column, "Table": Table}
+    """What a module declares by `Column`, `Table`, `SAMPLE` and functions of these alone; nothing is imported."""
+    names: dict[str, object] = {"Column": Column, "Table": Table, "SAMPLE": SAMPLE}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign | ast.FunctionDef):
             used = _names_used(statement)

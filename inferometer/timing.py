@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 import psutil
 
 from inferometer.device import Device
+from inferometer.samples import SAMPLE
 
-LEAST_SAMPLE_S = (
-    0.1  # the system counts processor time in ticks of 10 ms, so a shorter sample could not tell whose it is
-)
+# The system counts processor time in ticks of 10 ms, so a shorter sample could not tell whose it is.
+LEAST_SAMPLE_S = 0.1
 LARGEST_FOREIGN_LOAD = 0.2
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
@@ -36,6 +36,11 @@ class Sample(Generic[Arm]):
     def contaminated(self) -> bool:
         """Whether others were so busy that the time can't be believed."""
         return self.foreign_load > LARGEST_FOREIGN_LOAD
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """The sample as the columns SAMPLE; those of the arm are for who made it."""
+        return {column.name: getattr(self, column.name) for column in SAMPLE}
 
 
 def busy_s() -> float:

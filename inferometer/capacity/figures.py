@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from inferometer.capacity.roofline import machine_ridges
-from inferometer.plotting import COLOURS, MUTED, style
+from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
 
 MARKERS = "os^Dv<>ph"
 FLOAT_BITS = 16
@@ -21,17 +20,6 @@ KINDS = {
     "flash": "the same as FlashAttention",
     "layer": "whole layer around it",
 }
-
-
-def _tokens(axes: Axes, values: list[int], label: str) -> None:
-    """A logarithmic axis with a tick for each value that is shown, as 8k where it is large."""
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(values))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value / 1024:g}k" if value >= 1024 else f"{value:g}")
-    )
-    axes.set_xlabel(label)
 
 
 def _batches(axes: Axes, rows: pd.DataFrame, lines: str, x: str, names: dict[str, str], first: int = 0) -> None:
@@ -68,7 +56,7 @@ def plot_batches(requests: pd.DataFrame, model: str, gpu: str) -> Figure:
         _batches(middle, own_gpu, "kv_bits", "context_tokens", {str(bits): f"{bits}-bit cache" for bits in kv_bits})
         middle.set_title(f"{model}, one {gpu}")
         for axes in (left, middle):
-            _tokens(axes, contexts, "context (tokens)")
+            logarithmic_x(axes, contexts, "context (tokens)")
         several = own[(own["gpu"] == gpu) & (own["kv_bits"] == kv_bits[0])]
         one = several[several["gpus"] == 1].assign(parallel="pipeline")
         ways = pd.concat([several, one])
@@ -84,7 +72,7 @@ def plot_batches(requests: pd.DataFrame, model: str, gpu: str) -> Figure:
                 right.plot(part["gpus"], batch, line, marker="o", markersize=3.5, color=COLOURS[place], label=label)
         right.set_yscale("log")
         right.set_ylabel("largest batch (requests, each counted once)")
-        _tokens(right, sorted(ways["gpus"].unique()), "GPUs that share the model")
+        logarithmic_x(right, sorted(ways["gpus"].unique()), "GPUs that share the model")
         right.set_title(f"{model}, several {gpu}")
         right.set_ylim(top=right.get_ylim()[1] * 30)  # room for the legend
         for axes in (left, middle, right):
@@ -130,7 +118,7 @@ def plot_cache(requests: pd.DataFrame, model: str) -> Figure:
         left.legend(fontsize=7)
         left.set_yscale("log")
         for axes in (left, right):
-            _tokens(axes, contexts, "context (tokens)")
+            logarithmic_x(axes, contexts, "context (tokens)")
     return figure
 
 
@@ -170,15 +158,11 @@ def plot_intensity(
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.6), width_ratios=[1, 1, 0.8])
         prefill = own[(own["phase"] == "prefill") & (own["batch"] == batches[0])]
         _intensities(left, prefill, "context_tokens")
-        _tokens(left, contexts, "context N (tokens)")
+        logarithmic_x(left, contexts, "context N (tokens)")
         left.set_title(f"Prefill, batch {batches[0]}")
         left.set_ylabel("operations per byte")
         _intensities(middle, own[(own["phase"] == "decode") & (own["context_tokens"] == at)], "batch")
-        middle.set_xscale("log")
-        middle.xaxis.set_major_locator(FixedLocator(batches))
-        middle.xaxis.set_minor_locator(NullLocator())
-        middle.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        middle.set_xlabel("batch (requests)")
+        logarithmic_x(middle, batches, "batch (requests)")
         middle.set_title(f"Decode, N = {at:,}; dotted: cache of fewer bits")
         middle.sharey(left)
         for axes in (left, middle):

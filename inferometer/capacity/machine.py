@@ -1,70 +1,59 @@
 """How fast this machine multiplies and moves memory, to be placed beside the GPUs of the catalogue."""
 
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from inferometer.capacity.tables import MACHINE
 from inferometer.device import Device
+from inferometer.timing import interleaved
 
 DTYPES = (torch.float32, torch.bfloat16)
-SMALLEST, LARGEST = 512, 8192  # rows of the matrices: doubled until a product takes long enough to be timed
-LONG_ENOUGH_S = 0.02
+SMALLEST, LARGEST = 512, 8192  # rows of the matrices: doubled until a product takes long enough
+LONG_ENOUGH_MS = 10  # what it takes to start a product is nothing beside this
 COPIED_BYTES = 2**28  # far beyond any cache that is near
-WARM_UP, REPETITIONS = 3, 15
+REPETITIONS = 9
 
 
-def _seconds(run: Callable[[], object], device: Device) -> float:
-    """Wall seconds of one run, all queued work included."""
-    device.synchronize()
-    start = time.perf_counter()
-    run()
-    device.synchronize()
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class Arm:
+    """One thing to be timed; `work` is the operations of a product, or the bytes that a copy reads and writes."""
+
+    what: str
+    dtype: str
+    work: float
 
 
-def _product(dtype: torch.dtype, device: Device) -> tuple[float, Callable[[], object]]:
-    """Operations of a product of square matrices that takes long enough, and what computes it."""
+def _arm(what: str, dtype: torch.dtype, work: float) -> Arm:
+    return Arm(what, str(dtype).removeprefix("torch."), work)
+
+
+def _product(dtype: torch.dtype, device: Device) -> tuple[Arm, Callable[[], object]]:
+    """A product of square matrices that takes long enough, warmed up by the samples that tell so."""
     size = SMALLEST
     while True:
         generator = torch.Generator().manual_seed(0)
         left, right = (torch.randn(size, size, generator=generator).to(device.torch_device, dtype) for _ in range(2))
-        out = torch.empty_like(left)
-
-        def run(left: Tensor = left, right: Tensor = right, out: Tensor = out) -> object:
-            return torch.matmul(left, right, out=out)
-
+        run = partial(torch.matmul, left, right, out=torch.empty_like(left))
         run()
-        if size >= LARGEST or _seconds(run, device) >= LONG_ENOUGH_S:
-            return 2.0 * size**3, run
+        [sample] = interleaved({size: run}, 1, device)
+        if size >= LARGEST or sample.wall_ms >= LONG_ENOUGH_MS:
+            return _arm("multiply", dtype, 2.0 * size**3), run
         size *= 2
 
 
-def _copy(dtype: torch.dtype, device: Device) -> tuple[float, Callable[[], object]]:
-    """Bytes that a copy reads and writes, and what copies."""
+def _copy(dtype: torch.dtype, device: Device) -> tuple[Arm, Callable[[], object]]:
+    """A copy, warmed up, so that no page is first made while it is timed."""
     source = torch.ones(COPIED_BYTES // dtype.itemsize, dtype=dtype, device=device.torch_device)
-    target = torch.zeros_like(source)  # touched, so that no page is first made while it is timed
-    return 2.0 * source.nbytes, lambda: target.copy_(source)
-
-
-def _repetitions(device: Device) -> Iterator[tuple[str, str, int, float, float]]:
-    jobs = [("multiply", dtype, _product) for dtype in DTYPES] + [("copy", torch.float32, _copy)]
-    for what, dtype, prepare in jobs:
-        work, run = prepare(dtype, device)
-        for repetition in range(-WARM_UP, REPETITIONS):
-            seconds = _seconds(run, device)
-            if repetition >= 0:
-                yield what, str(dtype).removeprefix("torch."), repetition, work, seconds
+    run = partial(torch.zeros_like(source).copy_, source)
+    run()
+    return _arm("copy", dtype, 2.0 * source.nbytes), run
 
 
 def measure(device: Device) -> pd.DataFrame:
-    """The MACHINE table: raw seconds of products and copies on a device, and how busy others kept it before."""
-    load_average, *_ = os.getloadavg()
-    names = [column.name for column in MACHINE.columns][:5]
-    rows = pd.DataFrame(_repetitions(device), columns=names)
-    threads = torch.get_num_threads()
-    return rows.assign(device=device.kind, device_name=device.name, threads=threads, load_average=load_average)
+    """The MACHINE table: raw samples of products and copies on a device, which take turns."""
+    arms = dict([*(_product(dtype, device) for dtype in DTYPES), _copy(torch.float32, device)])
+    rows = [{**asdict(sample.arm), **sample.columns} for sample in interleaved(arms, REPETITIONS, device)]
+    return pd.DataFrame(rows).assign(device=device.kind, device_name=device.name, threads=torch.get_num_threads())

@@ -1,16 +1,20 @@
-"""This machine's ridge points from its measured repetitions; needs no torch."""
+"""This machine's ridge points from its measured samples; needs no torch."""
 
 import pandas as pd
+
+from inferometer.samples import best_samples
+
+ARM = ["what", "dtype"]
 
 
 def machine_ridges(machine: pd.DataFrame) -> pd.DataFrame:
     """Median rates of a MACHINE table: a row for each dtype that was multiplied.
 
-    Columns: dtype, device_name, threads, load_average, peak_giga_per_s (operations), bandwidth_gb_per_s (bytes),
-    ridge (operations per byte). Medians, since a foreign process slows single repetitions.
+    Columns: dtype, device_name, threads, samples, contaminated (of all samples), contaminated_taken (of those that the
+    medians are of), peak_giga_per_s (operations), bandwidth_gb_per_s (bytes), ridge (operations per byte).
     """
-    rates = machine.assign(rate=machine["work"] / machine["seconds"])
-    medians = rates.groupby(["what", "dtype"])["rate"].median()
+    taken = best_samples(machine, ARM)
+    medians = taken.assign(rate=1000 * taken["work"] / taken["wall_ms"]).groupby(ARM)["rate"].median()
     bandwidth = float(medians["copy"].iloc[0])
     first = machine.iloc[0]
     return pd.DataFrame(
@@ -19,7 +23,9 @@ def machine_ridges(machine: pd.DataFrame) -> pd.DataFrame:
                 "dtype": dtype,
                 "device_name": first["device_name"],
                 "threads": int(first["threads"]),
-                "load_average": float(first["load_average"]),
+                "samples": len(machine),
+                "contaminated": int(machine["contaminated"].sum()),
+                "contaminated_taken": int(taken["contaminated"].sum()),
                 "peak_giga_per_s": peak / 1e9,
                 "bandwidth_gb_per_s": bandwidth / 1e9,
                 "ridge": peak / bandwidth,

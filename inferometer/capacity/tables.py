@@ -1,5 +1,6 @@
 """Tables of the capacity chapter."""
 
+from inferometer.samples import SAMPLE
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "name of a shipped shape or of a model of the study")
@@ -129,17 +130,15 @@ STORED = Table(
 
 MACHINE = Table(
     path="capacity/machine.parquet",
-    meaning="How fast this machine multiplies and copies, repetition by repetition.",
+    meaning="The raw samples of how fast this machine multiplies and copies.",
     columns=(
         Column("what", "string", "multiply: product of two square matrices; copy: of one tensor to another"),
         Column("dtype", "string", "dtype of the values"),
-        Column("repetition", "int64", "repetition, from 0, after those that warm up"),
         Column("work", "float64", "operations of a product, or bytes read and written by a copy"),
-        Column("seconds", "float64", "wall seconds"),
+        *SAMPLE,
         Column("device", "string", "cpu or cuda"),
         Column("device_name", "string", "what the maker calls the device"),
         Column("threads", "int64", "threads that torch computes with"),
-        Column("load_average", "float64", "processes that wanted a core, mean of the minute before the measurement"),
     ),
     key=("what", "dtype", "repetition"),
 )

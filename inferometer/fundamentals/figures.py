@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
-from inferometer.plotting import COLOURS, MUTED, style
+from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
 
 LABELS = {"last": "last layer replaced", "all": "all layers replaced"}
 AXES = {"new_tokens": "tokens written", "prompt_tokens": "tokens of the prompt"}
@@ -57,13 +57,9 @@ def _draw_latency(axes: Axes, rows: pd.DataFrame, varied: str) -> None:
     for row in rows[rows["cache"]].itertuples():
         place = (getattr(row, varied), row.latency_ms)
         axes.annotate(f"{row.speedup:.1f}×", place, (0, -13), textcoords="offset points", ha="center", fontsize=7)
-    axes.set_xscale("log")
+    logarithmic_x(axes, sorted(rows[varied].unique()), f"{AXES[varied]} (logarithmic)")
     axes.set_yscale("log")
-    ticks = sorted(rows[varied].unique())
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.set_xlabel(f"{AXES[varied]} (logarithmic)")
 
 
 def plot_decoder(speed: pd.DataFrame) -> Figure:

@@ -51,16 +51,5 @@ def measure(decoder: Decoder, tokens: Sequence[int], repetitions: int, device: D
     for arm, call in every.items():
         if arm.varied == "prompt_tokens":  # few steps, yet at all lengths: memory and kernels are ready afterwards
             call()
-    rows = [
-        {
-            **asdict(sample.arm),
-            "repetition": sample.repetition,
-            "calls": sample.calls,
-            "latency_ms": sample.wall_ms,
-            "cpu_ms": sample.cpu_ms,
-            "foreign_load": sample.foreign_load,
-            "contaminated": sample.contaminated,
-        }
-        for sample in interleaved(every, repetitions, device)
-    ]
+    rows = [{**asdict(sample.arm), **sample.columns} for sample in interleaved(every, repetitions, device)]
     return pd.DataFrame(rows).assign(device=device.kind, dtype="float32")

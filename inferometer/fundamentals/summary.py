@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from inferometer.intervals import Interval, bootstrap_mean
+from inferometer.samples import best_samples
 
-LEAST_CLEAN = 2  # samples without which contaminated ones are taken as well
 ARM = ["varied", "prompt_tokens", "new_tokens", "cache"]
 
 
@@ -63,10 +63,8 @@ def summarize_latency(latency: pd.DataFrame) -> pd.DataFrame:
     Contaminated samples are left out where at least two of an arm are clean; else all are taken, and counted.
     """
     rows = []
-    for values, every in latency.groupby(ARM):
-        clean = every[~every["contaminated"]]
-        taken = clean if len(clean) >= LEAST_CLEAN else every
-        wall = taken["latency_ms"]
+    for values, taken in best_samples(latency, ARM).groupby(ARM):
+        wall = taken["wall_ms"]
         rows.append(
             {
                 **dict(zip(ARM, values, strict=True)),
@@ -78,7 +76,7 @@ def summarize_latency(latency: pd.DataFrame) -> pd.DataFrame:
                 "latency_ms_mean": wall.mean(),
                 "latency_ms_std": wall.std(),
                 "cpu_ms": taken["cpu_ms"].median(),
-                **{name: every[name].iloc[0] for name in ("device", "dtype")},
+                **{name: taken[name].iloc[0] for name in ("device", "dtype")},
             }
         )
     table = pd.DataFrame(rows)

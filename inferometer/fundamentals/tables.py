@@ -1,5 +1,6 @@
 """Tables of the fundamentals chapter."""
 
+from inferometer.samples import SAMPLE
 from inferometer.tables import Column, Table
 
 _MACHINE = (
@@ -78,12 +79,7 @@ DECODER_LATENCY = Table(
     meaning="The raw samples of the hand-written decoder's latency.",
     columns=(
         *_ARM,
-        Column("repetition", "int64", "turn of the arm, from 0"),
-        Column("calls", "int64", "calls in a row that the sample is the mean of"),
-        Column("latency_ms", "float64", "wall time of a call in milliseconds"),
-        Column("cpu_ms", "float64", "processor time of a call in milliseconds, all threads together"),
-        Column("foreign_load", "float64", "share of all processors' time that went elsewhere meanwhile"),
-        Column("contaminated", "bool", "whether that was too much for the time to be believed"),
+        *SAMPLE,
         *_MACHINE,
     ),
     key=("varied", "prompt_tokens", "new_tokens", "cache", "repetition"),

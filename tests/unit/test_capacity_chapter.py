@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from inferometer import timing
 from inferometer.capacity import chapter, machine, tables
 from inferometer.capacity.catalogue import GIB, find_shape, gpu, gpu_names
 from inferometer.capacity.figures import plot_batches, plot_cache, plot_intensity
@@ -126,7 +127,8 @@ def test_stored_bytes_say_why_something_is_missing() -> None:
 # --- the machine -------------------------------------------------------------------------------------------------
 
 
-def test_the_machine_is_measured_in_raw_repetitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_machine_is_measured_in_raw_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(timing, "LEAST_SAMPLE_S", 1e-4)
     monkeypatch.setattr(machine, "COPIED_BYTES", 2**16)
     monkeypatch.setattr(machine, "SMALLEST", 16)
     monkeypatch.setattr(machine, "LARGEST", 32)
@@ -142,13 +144,26 @@ def test_the_machine_is_measured_in_raw_repetitions(monkeypatch: pytest.MonkeyPa
     work = rows.groupby("what")["work"].first()
     assert work["copy"] == 2 * 2**16, "read and written"
     assert work["multiply"] in (2 * 16**3, 2 * 32**3)
-    assert (rows["seconds"] > 0).all()
+    assert (rows["wall_ms"] > 0).all()
+    first_turns = rows[rows["repetition"] == 0][["what", "dtype"]]
+    assert rows.iloc[: len(first_turns)].index.equals(first_turns.index), "all take a turn before any has its next"
 
 
-def test_ridges_of_the_machine_are_medians_that_a_slow_repetition_does_not_move() -> None:
+def test_ridges_of_the_machine_are_medians_of_clean_samples() -> None:
     found = machine_ridges(made_up_machine()).set_index("dtype")
+    assert found[["samples", "contaminated", "contaminated_taken"]].drop_duplicates().to_numpy().tolist() == [[9, 3, 0]]
     assert found["ridge"].to_dict() == pytest.approx({"float32": 5, "bfloat16": 50})
     assert found["bandwidth_gb_per_s"].tolist() == pytest.approx([20, 20])
+
+
+def test_an_arm_without_clean_samples_has_its_median_of_all_and_leaves_the_others_alone() -> None:
+    rows = made_up_machine()
+    busy = rows["contaminated"] | (rows["what"] == "copy")
+    slow = rows["wall_ms"].where(rows["what"] != "copy", rows["repetition"].map({0: 900.0, 1: 100.0, 2: 200.0}))
+    found = machine_ridges(rows.assign(contaminated=busy, wall_ms=slow)).set_index("dtype")
+    assert found["contaminated_taken"].tolist() == [3, 3]
+    assert found["bandwidth_gb_per_s"].tolist() == pytest.approx([5, 5])
+    assert found["peak_giga_per_s"].to_dict() == pytest.approx({"float32": 100, "bfloat16": 1000})
 
 
 # --- figures -----------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_every_arm_has_its_samples(tmp_path: Path) -> None:
     table = measure(new_decoder(context_for([2, 3])), [2, 3], 2, CPU)
     write_table(DECODER_LATENCY, table, tmp_path / "latency.parquet")
     assert len(table) == 2 * 2 * 2 * 2
-    assert (table["latency_ms"] > 0).all()
+    assert (table["wall_ms"] > 0).all()
 
 
 def test_contaminated_samples_are_left_out_where_enough_are_clean(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_contaminated_samples_are_taken_and_counted_where_there_is_nothing_bette
 
 def test_quartiles_and_deviation_are_those_of_the_samples() -> None:
     table = decoder_latency().assign(contaminated=False)
-    table["latency_ms"] = table["repetition"].map({0: 1.0, 1: 2.0, 2: 5.0})
+    table["wall_ms"] = table["repetition"].map({0: 1.0, 1: 2.0, 2: 5.0})
     row = summarize_latency(table).iloc[0]
     assert (row.latency_ms, row.latency_ms_q25, row.latency_ms_q75) == (2.0, 1.5, 3.5)
     assert row.latency_ms_mean == pytest.approx(8 / 3)

@@ -441,6 +441,7 @@ def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str
         "20.0",
         "bfloat16 1.00 → 50, float32 0.100 → 5.0",
     ]
+    assert gpus[-1][4] == "measured; samples contaminated by other work: 3 of 9, taken into the medians: 0"
     text = _section(page, "capacity")
     assert f"{MEASURED}: the bytes of {len(EVERY) - 1} of {len(EVERY)} schemes are both predicted and measured." in text
     assert "Measured less predicted is 256 bytes" in text

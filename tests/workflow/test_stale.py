@@ -316,9 +316,9 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/fundamentals/checks.py", other_result)),
         {"check_decoder", "report"},
     ),
-    "a function that only the decoder's timing uses": (
+    "a function that times": (
         checked_out(edited("inferometer/timing.py", other_result)),
-        {"time_decoder"} | AFTER_DIGITS,
+        {"time_decoder", "measure_machine", "plot_intensity"} | AFTER_DIGITS,
     ),
     "a function that only summaries of the fundamentals use": (
         checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
