@@ -28,7 +28,7 @@ class Rows:
     """Activations as codes: int8 [rows, channels], with a scale and perhaps a shift for each row, float32 [rows, 1].
 
     The values are scale · (codes + shift): codes of asymmetric grids are moved down to fit int8, and `shift` makes up
-    for that and for the zero point.
+    for that and for the zero point. For a simulation the same codes are float32.
     """
 
     codes: Tensor
@@ -68,17 +68,18 @@ def why_not_multiplied(grid: Grid) -> str | None:
 class ActivationCoder:
     """Turns activations into codes of an integer grid, once for all layers that read the same tensor (q, k and v).
 
-    The grid has at most 8 bits; it is `per_token`, or `per_tensor` with `static` parameters found beforehand.
-    Raises InferometerError for any other.
+    The grid has at most 8 bits; it is `per_token`, or `per_tensor` with `static` parameters found beforehand. Codes are
+    given as `dtype`. Raises InferometerError for any other grid.
     """
 
-    def __init__(self, grid: Grid, static: Parameters | None = None) -> None:
+    def __init__(self, grid: Grid, static: Parameters | None = None, dtype: torch.dtype = torch.int8) -> None:
         reason = why_not_coded(grid, static=static is not None)
         if reason:
             raise InferometerError(reason)
         assert isinstance(grid, IntegerGrid)
         self.grid = grid
         self.static = static
+        self.dtype = dtype
         self._last: tuple[Tensor, Rows] | None = None
 
     def __call__(self, values: Tensor, piece_values: int | None) -> Rows:
@@ -94,7 +95,7 @@ class ActivationCoder:
         values = values.reshape(-1, values.shape[-1])
         count, channels = values.shape
         length = max(piece_values // channels, 1) if piece_values else count
-        codes = values.new_empty(count, channels, dtype=torch.int8)
+        codes = values.new_empty(count, channels, dtype=self.dtype)
         scales = values.new_empty(count, 1, dtype=torch.float32)
         shift = None if self.grid.symmetric else torch.empty_like(scales)
         scratch = values.new_empty(min(length, count), channels, dtype=torch.float32)

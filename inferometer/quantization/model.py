@@ -126,7 +126,8 @@ class _Rounding:
 
     def _input_of(self, activations: Activations, static: Parameters | None) -> _Input:
         if self._codes_multiply:
-            return ActivationCoder(activations.grid, static)
+            codes = torch.int8 if self.scheme.engine == "integer" else torch.float32
+            return ActivationCoder(activations.grid, static, codes)
         return ActivationRounder(activations.grid, static, activations.outlier_threshold)
 
     def _weights(self, layers: Mapping[str, Linear], recorder: _Recorder | None) -> dict[str, Quantized]:

@@ -69,7 +69,8 @@ class SimulatedIntegerLinear(IntegerLinear):
 
     Sums of codes are exact below 2^24, so it computes what `IntegerLinear` does. Rounded values multiplied as floats
     would be off in last bits, which turn codes of the layers behind, and perplexities would lie some tenths of a
-    percent apart. The codes are held in the model's `dtype`, which takes no more memory than the float weight.
+    percent apart. The codes are held in the model's `dtype`, which takes no more memory than the float weight; those of
+    inputs are best given as float32.
     """
 
     def __init__(
