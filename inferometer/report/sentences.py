@@ -72,9 +72,8 @@ def _engines(rows: pd.DataFrame, entries: Mapping[str, Any]) -> list[str]:
         for other in ratios.index:
             if entries[other] == same:
                 off = abs(ratios[scheme] / ratios[other] - 1)
-                said.append(
-                    f"{scheme} multiplies integers; its perplexity is within {percent(off, 4)} of {other}, simulated."
-                )
+                close = f"within {percent(off, 4)} of" if off else "to the last digit that of"
+                said.append(f"{scheme} multiplies integers; its perplexity is {close} {other}, simulated.")
     return said
 
 

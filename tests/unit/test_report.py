@@ -235,7 +235,7 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "Going from w8a8 to w8a8-search closes ",
         "Going from w4a4 to w4a4-smooth closes ",
         "Going from w4a4 to w4a4-rotated closes ",
-        "w8a8-integer multiplies integers; its perplexity is within 0.0000 % of w8a8, simulated.",
+        "w8a8-integer multiplies integers; its perplexity is to the last digit that of w8a8, simulated.",
         "No other scheme has both fewer bytes and a lower perplexity than these: w4a4-rotated, w8a8-search, fp.",
         "nf4-bnb could not be run: the library bitsandbytes can't be loaded here",
     ]
