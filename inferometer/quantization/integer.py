@@ -145,28 +145,32 @@ class IntegerLinear(nn.Module):
             self._sums = codes.sum(dim=1, dtype=torch.float32).mul_(scales)
             self.stored_bytes += self._sums.nbytes
 
-    def _write(self, rows: Rows, out: Tensor) -> None:
-        """Write the outputs for rows to `out` [rows, outputs]; they are computed in float32, whatever its dtype."""
+    def _scaled(self, rows: Rows, out: Tensor | None = None) -> Tensor:
+        """The outputs for rows in float32, written to `out` where that is given and else over the product."""
         product = self._multiply(rows.codes)
-        target = out if out.dtype == torch.float32 else product
+        out = product if out is None else out
         if self._sums is not None:
             assert rows.shift is not None
             product.addcmul_(rows.shift, self._sums)
         if self.bias is None:
-            torch.mul(product, rows.scales, out=target)
-        else:
-            torch.addcmul(self.bias.float(), product, rows.scales, out=target)
-        if target is not out:
-            out.copy_(target)
+            return torch.mul(product, rows.scales, out=out)
+        return torch.addcmul(self.bias.float(), product, rows.scales, out=out)
 
     def forward(self, values: Tensor) -> Tensor:
         """As nn.Linear: [..., inputs] to [..., outputs]."""
         rows = self.activations(values, self._piece_values)
         count = len(rows.codes)
         length = max(PRODUCT_PIECE * self._piece_values // self.outputs, FEWEST_ROWS) if self._piece_values else count
-        out = values.new_empty(count, self.outputs)
-        for piece in _pieces(count, length):
-            self._write(rows.piece(piece), out[piece])
+        pieces = _pieces(count, length)
+        if len(pieces) == 1:
+            out = self._scaled(rows).to(values.dtype)
+        else:
+            out = values.new_empty(count, self.outputs)
+            for piece in pieces:
+                if out.dtype == torch.float32:
+                    self._scaled(rows.piece(piece), out[piece])
+                else:
+                    out[piece] = self._scaled(rows.piece(piece))
         return out.reshape(*values.shape[:-1], self.outputs)
 
 
