@@ -21,9 +21,9 @@ import yaml
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.integer import bench_integer_layers, bench_integer_model
+from benchmarks.integer import bench_integer_layers, bench_integer_model, seconds_by_round
 from inferometer.calibration.calibrate import calibrate
-from inferometer.device import Device, choose_device
+from inferometer.device import choose_device
 from inferometer.evaluation.perplexity import score_windows
 from inferometer.evaluation.reference import ReferenceHead
 from inferometer.layers import chosen_layers
@@ -44,13 +44,6 @@ def _plain_forward(model: PreTrainedModel, windows: list[Tensor]) -> None:
     with torch.inference_mode():
         for window in windows:
             model(window.to(model.device))
-
-
-def _timed(work: Callable[[], object], device: Device) -> float:
-    start = time.perf_counter()
-    work()
-    device.synchronize()
-    return time.perf_counter() - start
 
 
 def bench_throughput(study: Path) -> None:
@@ -83,10 +76,7 @@ def bench_throughput(study: Path) -> None:
     device.reset_peak_memory()
     calibrate(model, windows, layers)
     added_gb = (device.peak_memory_bytes() - before) / 1e9
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-    for _ in range(ROUNDS):
-        for arm, work in arms.items():
-            seconds[arm].append(_timed(work, device))
+    seconds = seconds_by_round(arms, device, ROUNDS)
     tokens = WINDOWS * settings["window_tokens"]
     print(f"\nThroughput on {device.name}, {tokens:,} tokens a round, medians of {ROUNDS} interleaved rounds")
     print(f"{'':24}{'tokens/s':>10}{'ratio':>8}{'wanted':>9}")

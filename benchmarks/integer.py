@@ -4,7 +4,6 @@ Sizes are those of a model of a billion parameters, for a prompt and for one ste
 with its decoder layers replaced.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,11 +19,11 @@ from inferometer.models import load_model, quantizable_layers, weight_matrix
 from inferometer.quantization.grids import IntegerGrid
 from inferometer.quantization.integer import ActivationCoder, integer_layer
 from inferometer.quantization.kernels import fastest_kernel, random_codes
+from inferometer.timing import interleaved
 
 SHAPES = ((2048, 2048), (2048, 8192), (8192, 2048))  # inputs, outputs
 PROMPT_TOKENS = 512
 PEAK_SIZES = (1024, 2048, 4096)  # of the square products that measure the peak
-CALLS = 5  # of an arm in a row, so that it finds its inputs in the caches, as a layer of a model does
 ROUNDS = 15
 MODEL_ROUNDS = 5
 WANTED = {"prefill": (4.5, 1.5), "decode": (1.6, 1.8)}  # over fp32, over bf16
@@ -37,17 +36,19 @@ WEIGHTS, INT4_WEIGHTS, TOKENS = (
 Arms = Mapping[str, Callable[[], object]]
 
 
-def _seconds(arms: Arms, device: Device, rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, float]:
-    """Median seconds of one call of each arm; the arms take turns, round by round."""
-    samples: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(rounds + 1):
-        for name, work in arms.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                work()
-            device.synchronize()
-            samples[name].append((time.perf_counter() - start) / calls)
-    return {name: median(own[1:]) for name, own in samples.items()}
+def seconds_by_round(arms: Arms, device: Device, rounds: int) -> dict[str, list[float]]:
+    """Seconds of one call of each arm in every round; the arms take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for sample in interleaved(arms, rounds, device):
+        seconds[sample.arm].append(sample.wall_ms / 1000)
+    return seconds
+
+
+def _seconds(arms: Arms, device: Device, rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds of one call of each arm, after one that warms it up."""
+    for work in arms.values():
+        work()
+    return {name: median(own) for name, own in seconds_by_round(arms, device, rounds).items()}
 
 
 def _fresh(values: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def bench_integer_layers() -> None:
     """Print the times of float layers, integer layers and their parts."""
     device = choose_device("auto")
     peak = _peak(device)
-    print(f"\nInteger layers on {device.name}, medians of {ROUNDS} interleaved rounds of {CALLS} calls")
+    print(f"\nInteger layers on {device.name}, medians of {ROUNDS} interleaved rounds")
     print(f"peak: {peak / 1e12:.2f} TOPS, the best integer product of square matrices")
     for phase in WANTED:
         for inputs, outputs in SHAPES:
@@ -145,7 +146,7 @@ def bench_integer_model(folder: Path) -> None:
             if kind == "integer":
                 compute_on_integers(model)
             arms[f"{kind} {dtype}"] = lambda model=model: model(tokens)  # type: ignore[misc]
-    seconds = _seconds(arms, device, rounds=MODEL_ROUNDS, calls=1)
+    seconds = _seconds(arms, device, rounds=MODEL_ROUNDS)
     print(f"\n{manifest.name}, forward pass of {PROMPT_TOKENS} tokens, medians of {MODEL_ROUNDS} interleaved rounds")
     print(f"{'':20}{'tokens/s':>10}{'x fp32':>8}{'x bf16':>8}")
     for arm, own in seconds.items():
