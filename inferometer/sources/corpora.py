@@ -1,20 +1,16 @@
 """Corpora: one text per row, from plain text, JSON lines or Parquet, wherever the file came from."""
 
-import glob
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from datasets import Dataset, config, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
 
 from inferometer.errors import InferometerError
 from inferometer.sources.reasons import reason_of
+from inferometer.sources.rows import rows_of
 from inferometer.sources.single_file import single_file
-
-config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of every local file that is read
 
 BUILDERS = {"jsonl": "json", "parquet": "parquet"}
 
@@ -31,10 +27,7 @@ def _values(path: Path, form: str, text_key: str | None, what: str) -> list[Any]
         return [path.read_bytes().decode("utf-8")]
     if _has_no_rows(path, form):
         return []
-    pattern = glob.escape(str(path.absolute()))
-    with tempfile.TemporaryDirectory() as cache:
-        data = load_dataset(BUILDERS[form], data_files=pattern, split="train", cache_dir=cache)
-        assert isinstance(data, Dataset)
+    with rows_of(path, BUILDERS[form]) as data:
         if text_key not in data.column_names:
             raise InferometerError(
                 f"{what} has no column {text_key!r}; set `text_key` to one of {', '.join(data.column_names)}."
@@ -47,7 +40,6 @@ def read_texts(path: Path, form: str, text_key: str | None, what: str) -> pd.Dat
 
     Raises InferometerError, naming the corpus by `what`, when the file can't be read so or holds no text.
     """
-    disable_progress_bars()
     try:
         values = _values(path, form, text_key, what)
     except InferometerError:

@@ -1,7 +1,5 @@
 """Image sets: small grey pictures of digits with their labels, out of scikit-learn, the hub, or local files."""
 
-import glob
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,10 @@ def read_split(path: Path, what: str) -> tuple[Tensor, Tensor]:
 
     Raises InferometerError, naming the set by `what`, when the file can't be read so.
     """
-    from datasets import config, disable_progress_bars, load_dataset  # type: ignore[import-untyped]
+    from inferometer.sources.rows import rows_of  # takes seconds to load, and only files need it
 
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of every local file that is read
-    disable_progress_bars()
     try:
-        with tempfile.TemporaryDirectory() as cache:
-            pattern = glob.escape(str(path.absolute()))
-            data = load_dataset("parquet", data_files=pattern, split="train", cache_dir=cache)
+        with rows_of(path, "parquet") as data:
             images = np.stack([np.asarray(image.convert("L")) for image in data["image"]])
             labels = np.asarray(data["label"], dtype=np.int64)
     except Exception as error:  # datasets raises whatever its parsers raise
