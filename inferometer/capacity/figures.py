@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from inferometer.capacity.catalogue import GIB
 from inferometer.capacity.roofline import machine_ridges
 from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
 
@@ -90,7 +91,7 @@ def plot_cache(requests: pd.DataFrame, model: str) -> Figure:
         for place, bits in enumerate(kv_bits):
             rows = single[(single["model"] == model) & (single["kv_bits"] == bits)].sort_values("context_tokens")
             each = f"{rows['kv_bytes_per_token'].iloc[0] / 1024:,.1f} KiB a token"
-            size = rows["kv_bytes_per_request"].astype(float) / 2**30
+            size = rows["kv_bytes_per_request"].astype(float) / GIB
             marker, colour = MARKERS[place], COLOURS[place]
             left.plot(
                 rows["context_tokens"], size, marker=marker, markersize=3.5, color=colour, label=f"{bits} bits: {each}"
@@ -102,7 +103,7 @@ def plot_cache(requests: pd.DataFrame, model: str) -> Figure:
         alike = _alike(floats, "model", "kv_bytes_per_request")
         for place, name in enumerate(name for name in largest["model"] if name in alike):
             rows = floats[floats["model"] == name].sort_values("context_tokens")
-            size = rows["kv_bytes_per_request"].astype(float) / 2**30
+            size = rows["kv_bytes_per_request"].astype(float) / GIB
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             right.plot(
                 rows["context_tokens"],

@@ -1,7 +1,4 @@
-"""Bytes of weights under a dtype or a scheme, and bytes of the KV cache; needs no torch.
-
-The arithmetic of grids is that of `quantization/grids.py`, which computes with tensors; a test holds the two together.
-"""
+"""Bytes of weights under a dtype or a scheme, and bytes of the KV cache; needs no torch."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +9,13 @@ from typing import Any
 
 from inferometer.capacity.shapes import Part, Shape
 from inferometer.errors import InferometerError
-from inferometer.quantization.formats import BLOCKS
+from inferometer.quantization.formats import BLOCKS, FLOAT_LAYOUTS, HALF_BITS, Layout, integer_layout, vector_length
 
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2, "bfloat16": 2})
-ELEMENT_BITS: Mapping[str, int] = MappingProxyType(
-    {"fp8_e4m3": 8, "fp8_e5m2": 8, "mxfp8": 8, "mxfp4": 4, "nvfp4": 4, "llm_int8": 8}
+FORMAT_LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {**FLOAT_LAYOUTS, "llm_int8": integer_layout(8, "per_channel", symmetric=True)}
 )
 UNCOVERED = "nf4"  # bitsandbytes lays out its scales of scales as it likes
-FLOAT_BITS, HALF_BITS = 32, 16  # of scales
 
 Entry = Mapping[str, Any]
 
@@ -37,12 +33,10 @@ class WeightBytes:
         return self.rounded_bytes + self.float_bytes
 
 
-def _overhead_bits(weights: Entry) -> tuple[int, int]:
-    """Bits of scale and zero point for each vector that shares them, and for the tensor as a whole."""
-    if (given := weights.get("format")) is not None:
-        return {"mxfp8": (8, 0), "mxfp4": (8, 0), "nvfp4": (8, FLOAT_BITS)}.get(given, (FLOAT_BITS, 0))
-    zero_point = 0 if weights.get("symmetric", True) else int(weights["bits"])
-    return (HALF_BITS if weights["granularity"] == "per_group" else FLOAT_BITS) + zero_point, 0
+def _layout(weights: Entry) -> Layout:
+    if "format" in weights:
+        return FORMAT_LAYOUTS[weights["format"]]
+    return integer_layout(weights["bits"], weights["granularity"], weights.get("symmetric", True))
 
 
 def matrix_bytes(weights: Entry, outputs: int, inputs: int) -> int:
@@ -50,19 +44,16 @@ def matrix_bytes(weights: Entry, outputs: int, inputs: int) -> int:
 
     Raises InferometerError when groups do not divide the inputs.
     """
-    given = str(weights.get("format", ""))
-    bits = ELEMENT_BITS[given] if given else int(weights["bits"])
-    per_vector, per_tensor = _overhead_bits(weights)
-    granularity = weights.get("granularity", "per_group" if given in BLOCKS else "per_channel")
+    block = BLOCKS.get(weights.get("format", ""))
+    granularity = "per_group" if block else weights.get("granularity", "per_channel")
     elements = outputs * inputs
-    group = BLOCKS[given] if given in BLOCKS else weights.get("group_size", inputs)
-    length = {"per_tensor": elements, "per_group": group}.get(granularity, inputs)
+    length = vector_length(granularity, block or weights.get("group_size"), elements, inputs)
     if granularity == "per_group" and inputs % length:
         raise InferometerError(
             f"groups of {length} do not divide {inputs} inputs of a layer (or of a GPU's share of it); choose another "
             "size of groups or degree of tensor parallelism."
         )
-    return math.ceil((elements * bits + elements // length * per_vector + per_tensor) / 8)
+    return _layout(weights).bytes_of(elements, length)
 
 
 @dataclass(frozen=True)

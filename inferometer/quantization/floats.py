@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from inferometer.quantization.formats import FLOAT_LAYOUTS, Layout
 from inferometer.quantization.grids import SMALLEST_ABSMAX, Grid, Parameters, absmax
 
 FLOAT32_SIGNIFICAND_BITS = 23
@@ -21,9 +22,8 @@ SMALLEST_E8M0 = 2.0**-127  # of the scales of MX formats
 
 @dataclass(frozen=True)
 class FloatElement:
-    """A narrow float: its bits, the exponent of its smallest normal number, and its largest value."""
+    """A narrow float: its significand, the exponent of its smallest normal number, and its largest value."""
 
-    bits: int
     significand_bits: int
     smallest_exponent: int
     largest: float
@@ -45,9 +45,9 @@ class FloatElement:
 
 
 # Micikevicius et al. 2022, "FP8 formats for deep learning", table 1; OCP Microscaling Formats 1.0, section 5.3.
-E4M3 = FloatElement(bits=8, significand_bits=3, smallest_exponent=-6, largest=448.0)
-E5M2 = FloatElement(bits=8, significand_bits=2, smallest_exponent=-14, largest=57344.0)
-E2M1 = FloatElement(bits=4, significand_bits=1, smallest_exponent=0, largest=6.0)
+E4M3 = FloatElement(significand_bits=3, smallest_exponent=-6, largest=448.0)
+E5M2 = FloatElement(significand_bits=2, smallest_exponent=-14, largest=57344.0)
+E2M1 = FloatElement(significand_bits=1, smallest_exponent=0, largest=6.0)
 ELEMENTS: Mapping[str, FloatElement] = MappingProxyType(
     {"fp8_e4m3": E4M3, "fp8_e5m2": E5M2, "mxfp8": E4M3, "mxfp4": E2M1, "nvfp4": E2M1}
 )
@@ -74,11 +74,12 @@ class FloatGrid(Grid):
     @property
     def bits(self) -> int:
         """Bits of one code."""
-        return self.element.bits
+        return self.layout.code_bits
 
-    def overhead_bits(self) -> tuple[int, int]:
-        """Bits of the scale of a vector, and of the tensor's own."""
-        return {"mxfp8": (8, 0), "mxfp4": (8, 0), "nvfp4": (8, 32)}.get(self.format, (32, 0))
+    @property
+    def layout(self) -> Layout:
+        """Codes with the scales that the format has."""
+        return FLOAT_LAYOUTS[self.format]
 
     def parameters(self, values: Tensor) -> Parameters:
         """Scales that suit float32 vectors."""

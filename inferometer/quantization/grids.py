@@ -5,13 +5,14 @@ for codes; float grids have the values of a narrow float format. Every grid is c
 with that format would see it.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from inferometer.quantization.formats import Layout, integer_layout, vector_length
 
 SMALLEST_ABSMAX = 1e-5  # as in the SmoothQuant reference: keeps an all-zero row from dividing by zero
 CLIP_RATIOS = tuple(1 - 0.05 * step for step in range(14))  # 1.00 to 0.35, tried for the smallest squared error
@@ -59,9 +60,10 @@ class Grid(ABC):
         """The nearest codes to the very vectors that the parameters were made from."""
         return self.nearest(values, parameters)
 
+    @property
     @abstractmethod
-    def overhead_bits(self) -> tuple[int, int]:
-        """Bits that each vector of values needs for its scale and zero point, and the whole tensor once."""
+    def layout(self) -> Layout:
+        """How a tensor on the grid is stored."""
 
     def vectors(self, values: Tensor) -> Tensor:
         """`values` as a view in which the last dimension shares one scale."""
@@ -96,11 +98,8 @@ class Grid(ABC):
 
     def bytes_of(self, shape: torch.Size) -> int:
         """Exact bytes of a tensor of this shape on this grid: codes packed, with all scales and zero points."""
-        per_vector, per_tensor = self.overhead_bits()
         elements = shape.numel()
-        length = {"per_tensor": elements, "per_group": self.group_size}.get(self.granularity, shape[-1])
-        assert length
-        return math.ceil((elements * self.bits + elements // length * per_vector + per_tensor) / 8)
+        return self.layout.bytes_of(elements, vector_length(self.granularity, self.group_size, elements, shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,10 @@ class IntegerGrid(Grid):
         largest = 2 ** (self.bits - 1) - 1
         return (-largest, largest) if self.symmetric else (0, 2**self.bits - 1)
 
-    def overhead_bits(self) -> tuple[int, int]:
-        """Bits of scale and zero point of a vector; nothing for the tensor."""
-        return (16 if self.granularity == "per_group" else 32) + (0 if self.symmetric else self.bits), 0
+    @property
+    def layout(self) -> Layout:
+        """Packed codes with the scales and zero points of vectors."""
+        return integer_layout(self.bits, self.granularity, self.symmetric)
 
     def _reaching(self, low: Tensor, high: Tensor) -> Parameters:
         """The grid that reaches from `low` to `high`; symmetric grids reach `high` both ways."""
