@@ -1,7 +1,7 @@
 """Linear layers that compute on codes: what `simulated` only imitates is stored and multiplied as integers here.
 
-Codes and scales come from the same grids, by the same arithmetic, so both kinds of layer agree up to the rounding of
-float sums. Only these layers may be timed.
+Codes and scales come from the same grids, by the same arithmetic, so both kinds of layer agree to the last bit where
+sums of codes stay below 2^24. Only these layers may be timed.
 """
 
 from dataclasses import dataclass
@@ -98,12 +98,14 @@ class ActivationCoder:
         codes = values.new_empty(count, channels, dtype=self.dtype)
         scales = values.new_empty(count, 1, dtype=torch.float32)
         shift = None if self.grid.symmetric else torch.empty_like(scales)
-        scratch = values.new_empty(min(length, count), channels, dtype=torch.float32)
+        scratch = (
+            None if self.dtype == torch.float32 else codes.new_empty(min(length, count), channels, dtype=torch.float32)
+        )
         middle = 2 ** (self.grid.bits - 1)
         nearest = self.grid.nearest if self.static else self.grid.own_codes
         for piece in _pieces(count, length):
             part = values[piece]
-            own = scratch[: len(part)]
+            own = codes[piece] if scratch is None else scratch[: len(part)]
             floats = part if part.dtype == torch.float32 else own.copy_(part)
             parameters = self.static or self.grid.parameters(floats)
             found = nearest(floats, parameters, out=own)
@@ -112,7 +114,8 @@ class ActivationCoder:
                 assert parameters.zero_point is not None
                 shift[piece] = middle - parameters.zero_point
                 found.sub_(middle)
-            codes[piece] = found
+            if scratch is not None:
+                codes[piece] = found
         return Rows(codes, scales, shift)
 
 
