@@ -53,6 +53,18 @@ SEED = 5
 MEASURED, SHAPES = "tiny-llama", "shapes-only"
 QUESTION_SETS = ("riddles", "school")
 MACHINE = {"device": "cpu", "dtype": "float32"}
+SECTIONS = (
+    "answers",
+    "evaluation",
+    "calibration",
+    "smoothing",
+    "rotation",
+    "capacity",
+    "fundamentals",
+    "machine",
+    "sources",
+    "reproduce",
+)
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
 

@@ -212,7 +212,10 @@ def basis(table: pd.DataFrame) -> str:
             f"{sentence}: they were on such a grid before, or nearly. That flatters 4-bit schemes that do not rotate, "
             "and rotation gives it up."
         )
-    if abs(gain) < NOTHING_DB:
-        return f"{sentence}: leaving the model's own basis costs nothing by this measure."
-    effect = f"{'gains' if gain > 0 else 'costs'} {number(abs(gain), 2)} dB"
-    return f"{sentence}: leaving the model's own basis {effect} by this measure."
+    if gain <= -NOTHING_DB:
+        return f"{sentence}: leaving the model's own basis costs {number(-gain, 2)} dB by this measure."
+    effect = "costs nothing" if gain < NOTHING_DB else f"gains {number(gain, 2)} dB"
+    return (
+        f"{sentence}: leaving the model's own basis {effect} by this measure, so whatever the weights were rounded to "
+        "before does not flatter them on this grid."
+    )

@@ -28,6 +28,7 @@ from tests.synthetic import (
     QUESTION_SETS,
     ROTATED,
     SEARCHED,
+    SECTIONS,
     SEED,
     SHAPES,
     SKIPPED,
@@ -43,19 +44,6 @@ from tests.synthetic import (
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-SECTIONS = (
-    "answers",
-    "evaluation",
-    "calibration",
-    "smoothing",
-    "rotation",
-    "capacity",
-    "fundamentals",
-    "machine",
-    "sources",
-    "reproduce",
-)
-
 SCRIPT = "<script>alert(1)</script>"
 TITLE = f"{SCRIPT} \"quoted\" & 'single' </title></style></h1>"
 HOSTILE: dict[str, Any] = {
@@ -681,7 +669,8 @@ def test_a_rotation_says_what_it_touches_and_how_well_the_proof_held() -> None:
     assert "0 value layers took up" in sentences.rotation(without)
 
 
-COSTS_NOTHING = "leaving the model's own basis costs nothing by this measure."
+NOT_FLATTERED = ", so whatever the weights were rounded to before does not flatter them on this grid."
+COSTS_NOTHING = f"leaving the model's own basis costs nothing by this measure{NOT_FLATTERED}"
 ON_SUCH_A_GRID = (
     "they were on such a grid before, or nearly. That flatters 4-bit schemes that do not rotate, and rotation gives it "
     "up."
@@ -697,8 +686,8 @@ ON_SUCH_A_GRID = (
         (24.8, 21.9, ("24.8", "21.9"), "leaving the model's own basis costs 2.9 dB by this measure."),
         (21.92, 21.9, ("21.9", "21.9"), COSTS_NOTHING),
         (INFINITY, INFINITY, ("∞", "∞"), COSTS_NOTHING),
-        (21.7, 21.9, ("21.7", "21.9"), "leaving the model's own basis gains 0.20 dB by this measure."),
-        (18.0, 21.9, ("18.0", "21.9"), "leaving the model's own basis gains 3.9 dB by this measure."),
+        (21.7, 21.9, ("21.7", "21.9"), f"leaving the model's own basis gains 0.20 dB by this measure{NOT_FLATTERED}"),
+        (18.0, 21.9, ("18.0", "21.9"), f"leaving the model's own basis gains 3.9 dB by this measure{NOT_FLATTERED}"),
     ],
 )
 def test_a_rotation_says_what_leaving_the_basis_of_the_weights_does_to_4_bits(
