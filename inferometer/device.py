@@ -3,12 +3,14 @@
 Everything that differs between CPU and CUDA lies behind `Device`; no other module asks which it is.
 """
 
+import ctypes
 import gc
 import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ import torch
 from inferometer.errors import InferometerError
 
 CLEAR_PEAK = "5"
+RAPL = Path("/sys/class/powercap")
+
+Mark = Any  # a moment in the device's work: seconds of a clock on a CPU, an event on CUDA
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,38 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.synchronize()
 
+    def mark(self) -> Mark:
+        """This moment in the device's work, to be read after `synchronize` by `milliseconds_between`."""
+        if self.kind == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+        return time.perf_counter()
+
+    def milliseconds_between(self, begin: Mark, end: Mark) -> float:
+        """Time between two marks, once the device has passed both."""
+        return float(begin.elapsed_time(end)) if self.kind == "cuda" else 1000.0 * (end - begin)
+
+    def trim_memory(self) -> None:
+        """Give back what no tensor needs any more, so that the memory in use is that of tensors and code."""
+        gc.collect()
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
+        elif sys.platform == "linux":
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other systems have none
+            if trim is not None:
+                trim(0)
+
+    def available_bytes(self) -> int:
+        """Memory that could still be had."""
+        return torch.cuda.mem_get_info()[0] if self.kind == "cuda" else int(psutil.virtual_memory().available)
+
+    def own_memory_bytes(self) -> int:
+        """Memory in use without what is mapped from files: allocated by torch on CUDA, anonymous pages on a CPU."""
+        if self.kind == "cuda":
+            return torch.cuda.memory_allocated()
+        return _status_bytes("RssAnon") or self.memory_bytes()
+
     def reset_peak_memory(self) -> None:
         """Start a new measurement of peak memory."""
         gc.collect()
@@ -57,12 +94,19 @@ class Device:
         """Most memory in use since the last reset; since the process began where the system has no such counter."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated()
-        status = Path("/proc/self/status")
-        if status.exists():
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-            return int(fields["VmHWM"].split()[0]) * 1024
+        if (most := _status_bytes("VmHWM")) is not None:
+            return most
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(field: str) -> int | None:
+    """A figure that Linux keeps of this process, or None on other systems."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(fields[field].split()[0]) * 1024
 
 
 def _cpu_name() -> str:
@@ -99,6 +143,56 @@ def quick_products() -> Iterator[None]:
     finally:
         for (backend, _), precision in zip(settings, before, strict=True):
             backend.fp32_precision = precision
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, on either kind of device."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _rapl_joules(package: Path) -> Callable[[], float]:
+    """Joules of a processor package since `_rapl_joules` was called; its counter starts anew now and then."""
+    counter, span = package / "energy_uj", int((package / "max_energy_range_uj").read_text())
+    last, joules = int(counter.read_text()), 0.0
+
+    def so_far() -> float:
+        nonlocal last, joules
+        now = int(counter.read_text())
+        joules += (now - last) % span / 1e6
+        last = now
+        return joules
+
+    return so_far
+
+
+def energy_counter(device: Device, powercap: Path = RAPL) -> Callable[[], float] | str:
+    """A function that gives the joules that a device has used since some moment, or the reason why there is none.
+
+    On a CPU the packages' counters (RAPL) that Linux shows under `powercap`, on CUDA the driver's (NVML). They count
+    for everyone who uses the device.
+    """
+    if device.kind == "cuda":
+        try:
+            import pynvml  # type: ignore[import-not-found]  # only machines with CUDA need it
+        except ImportError:
+            return "the package nvidia-ml-py, which reads the GPU's energy counter, is not installed"
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        except pynvml.NVMLError as error:
+            return f"the driver offers no energy counter for this GPU ({error})"
+        return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+    packages = sorted(path.parent for path in powercap.glob("intel-rapl:*/name") if "package" in path.read_text())
+    if not packages:
+        return (
+            f"this system offers no energy counters ({powercap}/intel-rapl:* is not there, as on most rented machines)"
+        )
+    try:
+        counters = [_rapl_joules(package) for package in packages]
+    except OSError as error:
+        return f"this system lets only its administrator read energy counters ({error})"
+    return lambda: sum(counter() for counter in counters)
 
 
 def choose_device(wanted: str) -> Device:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from inferometer.intervals import Interval, bootstrap_mean
-from inferometer.samples import best_samples
+from inferometer.samples import best_samples, spread
 
 ARM = ["varied", "prompt_tokens", "new_tokens", "cache"]
 
@@ -64,18 +64,10 @@ def summarize_latency(latency: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for values, taken in best_samples(latency, ARM).groupby(ARM):
-        wall = taken["wall_ms"]
         rows.append(
             {
                 **dict(zip(ARM, values, strict=True)),
-                "samples": len(taken),
-                "contaminated": int(taken["contaminated"].sum()),
-                "latency_ms": wall.median(),
-                "latency_ms_q25": wall.quantile(0.25),
-                "latency_ms_q75": wall.quantile(0.75),
-                "latency_ms_mean": wall.mean(),
-                "latency_ms_std": wall.std(),
-                "cpu_ms": taken["cpu_ms"].median(),
+                **spread(taken),
                 **{name: taken[name].iloc[0] for name in ("device", "dtype")},
             }
         )

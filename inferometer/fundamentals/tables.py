@@ -1,6 +1,6 @@
 """Tables of the fundamentals chapter."""
 
-from inferometer.samples import SAMPLE
+from inferometer.samples import SAMPLE, SPREAD
 from inferometer.tables import Column, Table
 
 _MACHINE = (
@@ -90,16 +90,7 @@ DECODER_SPEED = Table(
     meaning="Latency of the hand-written decoder by arm, and what its cache gains.",
     columns=(
         *_ARM,
-        Column("samples", "int64", "samples that the figures are of"),
-        Column(
-            "contaminated", "int64", "how many of them are contaminated; others were left out where enough were clean"
-        ),
-        Column("latency_ms", "float64", "median wall time of a call in milliseconds"),
-        Column("latency_ms_q25", "float64", "lower quartile of it"),
-        Column("latency_ms_q75", "float64", "upper quartile of it"),
-        Column("latency_ms_mean", "float64", "mean of it"),
-        Column("latency_ms_std", "float64", "standard deviation of it (sample)"),
-        Column("cpu_ms", "float64", "median processor time of a call in milliseconds"),
+        *SPREAD,
         Column("speedup", "float64", "median latency without the cache over that of this arm; 1 for arms without"),
         Column("cpu_speedup", "float64", "the same of processor time, which other work on the machine hardly touches"),
         *_MACHINE,

@@ -179,10 +179,11 @@ PLOTS: dict[str, Callable[[dict[str, pd.DataFrame]], Figure]] = {
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_the_same_tables_give_the_same_bytes(name: str, frames: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    before = plt.get_fignums()
     for copy in ("one", "two"):
         save(PLOTS[name](frames), tmp_path / copy / "figure.svg", 40)
     assert (tmp_path / "one/figure.svg").read_bytes() == (tmp_path / "two/figure.svg").read_bytes()
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before, "a saved figure is closed"
 
 
 def test_batches_of_gpus_with_the_same_memory_share_a_line(frames: dict[str, pd.DataFrame]) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from inferometer.fundamentals.tables import DECODER_LATENCY, DECODER_SPEED
 from inferometer.plotting import save
 from inferometer.report.fundamentals import Compared, said_of_checks, said_of_digits, said_of_speed
 from inferometer.tables import write_table
-from inferometer.timing import interleaved
+from inferometer.timing import Enough, interleaved, interleaved_phases, warm_up
 from tests.synthetic import decoder_checks, decoder_latency, digits
 
 CPU = Device("cpu", "a processor")
@@ -41,20 +42,86 @@ def test_arms_take_turns_in_reverse_order_every_second_time() -> None:
     assert "".join(turns) == "abcbabc"
 
 
+class Clock:
+    """A clock that only work moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.calls = 0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+        self.calls += 1
+
+
 def test_a_sample_is_the_mean_of_as_many_calls_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock: Iterator[float] = count(0.0, 0.03)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    calls: list[int] = []
-    [sample] = interleaved({"a": lambda: calls.append(1)}, 1, CPU)
-    assert sample.calls == len(calls) == 4
+    clock = Clock(monkeypatch)
+    [sample] = interleaved({"a": lambda: clock.work(0.03)}, 1, CPU)
+    assert sample.calls == clock.calls == 4
     assert sample.wall_ms == pytest.approx(30)
 
 
 def test_a_process_that_is_kept_waiting_still_calls_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock: Iterator[float] = count(0.0, 5.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    [sample] = interleaved({"a": lambda: None}, 1, CPU)
+    clock = Clock(monkeypatch)
+    [sample] = interleaved({"a": lambda: clock.work(5.0)}, 1, CPU)
     assert (sample.calls, sample.wall_ms) == (1, 5000)
+
+
+def test_phases_are_timed_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def work() -> Iterator[tuple[str, int]]:
+        clock.work(2.0)
+        yield "prefill", 1
+        for _ in range(4):
+            clock.work(0.5)
+        yield "decode", 4
+
+    samples = list(interleaved_phases({"a": work}, Enough(2), CPU))
+    found = [(sample.phase, sample.repetition, sample.calls, sample.wall_ms) for sample in samples]
+    assert found == [
+        ("prefill", 0, 1, 2000),
+        ("decode", 0, 4, 500),
+        ("prefill", 1, 1, 2000),
+        ("decode", 1, 4, 500),
+    ]
+
+
+def test_arms_go_on_until_both_a_count_and_a_time_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def lasting(seconds: float) -> Iterator[tuple[str, int]]:
+        clock.work(seconds)
+        yield "", 1
+
+    arms = {seconds: partial(lasting, seconds) for seconds in (0.25, 2.0)}
+    samples = list(interleaved_phases(arms, Enough(3, seconds=2.0), CPU))
+    assert [sum(sample.arm == arm for sample in samples) for arm in arms] == [8, 3]
+
+
+def test_contaminated_samples_are_repeated_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = iter([0.5, 0.0, 0.5, 0.0, 0.5, *[0.0] * 9])
+    monkeypatch.setattr(timing.ForeignLoad, "share", property(lambda _: next(loads)))
+
+    def work() -> Iterator[tuple[str, int]]:
+        yield "", 1
+
+    marked = [sample.contaminated for sample in interleaved_phases({"a": work}, Enough(4), CPU)]
+    assert marked == [True, False, True, False, True, False, False], "four clean ones in the end"
+    monkeypatch.setattr(timing.ForeignLoad, "share", property(lambda _: 0.9))
+    assert len(list(interleaved_phases({"a": work}, Enough(4), CPU))) == 5, "one more than were wanted, then no more"
+
+
+def test_what_is_called_gets_warm_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    durations = iter([5.0, 2.0, 1.0, 0.99, 0.5])
+    warm_up(lambda: clock.work(next(durations)), CPU)
+    assert clock.calls == 4, "the fourth was no faster than the third"
+    clock.calls = 0
+    halving = iter([2.0**-power for power in range(20)])
+    warm_up(lambda: clock.work(next(halving)), CPU)
+    assert clock.calls == timing.LONGEST_WARM_UP
 
 
 @pytest.mark.usefixtures("short_samples")
@@ -64,7 +131,7 @@ def test_a_sample_during_which_others_worked_is_marked(
 ) -> None:
     busy: Iterator[float] = count(1000.0, growth)
     monkeypatch.setattr(timing, "busy_s", lambda: next(busy))
-    [sample] = interleaved({"a": lambda: None}, 1, CPU)
+    sample = next(interleaved({"a": lambda: None}, 1, CPU))
     assert sample.contaminated is contaminated
     assert 0 <= sample.foreign_load <= 1
 
@@ -87,7 +154,10 @@ def test_both_lengths_are_varied_with_and_without_the_cache() -> None:
 def test_every_arm_has_its_samples(tmp_path: Path) -> None:
     table = measure(new_decoder(context_for([2, 3])), [2, 3], 2, CPU)
     write_table(DECODER_LATENCY, table, tmp_path / "latency.parquet")
-    assert len(table) == 2 * 2 * 2 * 2
+    by_arm = table.groupby(["varied", "prompt_tokens", "new_tokens", "cache"])["contaminated"]
+    assert len(by_arm) == 2 * 2 * 2
+    assert (by_arm.size() >= 2).all()
+    assert (by_arm.size() - by_arm.sum() <= 2).all(), "only contaminated samples are taken again"
     assert (table["wall_ms"] > 0).all()
 
 
