@@ -32,6 +32,7 @@ include: "rules/smoothing.smk"
 include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
 include: "rules/capacity.smk"
+include: "rules/profiling.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
 include: "rules/report.smk"
@@ -48,6 +49,7 @@ rule all:
         rules.rotation.input,
         rules.evaluation.input,
         rules.capacity.input,
+        rules.profiling.input,
         rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

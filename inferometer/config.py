@@ -101,6 +101,7 @@ def _check_names(config: Config) -> None:
             for name in config["evaluation"]["sensitivity"]["schemes"]
         ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
+        *(("profiling.schemes", "schemes", name) for name in config["profiling"]["schemes"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
@@ -122,8 +123,8 @@ def _check_names(config: Config) -> None:
         )
     if all(config["models"][name]["source"] == "architecture" for name in config["study"]["models"]):
         raise ConfigError(
-            "configuration key `study.models` names only shapes with random weights, of which nothing can be "
-            "measured yet; add a model with weights."
+            "configuration key `study.models` names only shapes with random weights, which have no accuracy that "
+            "could be measured; add a model with weights."
         )
 
 
@@ -150,6 +151,22 @@ def _check_schemes(config: Config) -> None:
             raise ConfigError(
                 f"configuration key `evaluation.sensitivity.schemes` names {name!r}, but single layers can be rounded "
                 "alone only in simulated schemes without smoothing, rotation, gptq and static ranges."
+            )
+
+
+def _check_profiled(config: Config) -> None:
+    """Only arithmetic that is really done may be timed, and only what a scheme alone decides changes its time."""
+    for name in config["profiling"]["schemes"]:
+        entry = config["schemes"][name]
+        if entry and entry.get("engine", "simulated") == "simulated":
+            raise ConfigError(
+                f"configuration key `profiling.schemes` names {name!r}, whose arithmetic is simulated, so that its time "
+                "says nothing; name float schemes and those with `engine: integer` or `bitsandbytes`."
+            )
+        if calibrates(entry) or any(key in entry for key in ("smoothing", "rotation")):
+            raise ConfigError(
+                f"configuration key `profiling.schemes` names {name!r}, which is fitted to a text or folded into the "
+                "weights first; name the scheme with the same grids that simply rounds, which takes the same time."
             )
 
 
@@ -208,5 +225,6 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_names(config)
     _check_catalogue(config)
     _check_schemes(config)
+    _check_profiled(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

@@ -150,6 +150,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def why_no_memory(error: BaseException) -> str:
+    """What to say where memory ran out; an error of any other kind is raised again."""
+    if not out_of_memory(error):
+        raise error
+    return f"not enough memory ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
 def _rapl_joules(package: Path) -> Callable[[], float]:
     """Joules of a processor package since `_rapl_joules` was called; its counter starts anew now and then."""
     counter, span = package / "energy_uj", int((package / "max_energy_range_uj").read_text())

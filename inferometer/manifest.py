@@ -59,3 +59,12 @@ def check_window(manifest: Manifest, window_tokens: int, key: str) -> None:
             f"configuration key `{key}` is {window_tokens}, but {manifest.name} has a context of "
             f"{manifest.context_tokens} tokens; set it to at most that."
         )
+
+
+def check_context(manifest: Manifest, prompt_tokens: int, new_tokens: int, key: str) -> None:
+    """Raise InferometerError when a prompt and what is written after it exceed the context; `key` names the setting."""
+    if prompt_tokens + new_tokens > manifest.context_tokens:
+        raise InferometerError(
+            f"configuration key `{key}`: {prompt_tokens} tokens of a prompt and {new_tokens} written after it are more "
+            f"than the context of {manifest.name}, {manifest.context_tokens} tokens; set it lower."
+        )

@@ -13,9 +13,11 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
@@ -26,6 +28,9 @@ from inferometer.manifest import Manifest
 transformers_logging.disable_progress_bar()
 
 Linear = nn.Linear | Conv1D
+
+RANDOM_BLOCK = 2**20 - 3  # values; no multiple of a width, so that rows of a matrix differ
+RANDOM_STD = 0.02  # as transformers draws them for most models
 
 
 def _check_files(manifest: Manifest, checkpoint: Path) -> None:
@@ -59,6 +64,26 @@ def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerB
     return tokenizer
 
 
+def _random_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    """A model of a configuration whose matrices hold one block of seeded normal values again and again.
+
+    Only shapes are measured of such models, and to draw a billion values would take longer than to measure them.
+    """
+    with no_init_weights():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    generator = torch.Generator().manual_seed(seed)
+    block = RANDOM_STD * torch.randn(RANDOM_BLOCK, generator=generator).to(dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            values = parameter.view(-1)
+            for piece in values.split(RANDOM_BLOCK):
+                piece.copy_(block[: len(piece)])
+    return model
+
+
 def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str = "auto") -> PreTrainedModel:
     """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
 
@@ -69,9 +94,8 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
     if manifest.random_weights:
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
         assert manifest.seed is not None
-        torch.manual_seed(manifest.seed)
         own = getattr(torch, manifest.dtype if dtype == "auto" else dtype)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
+        model = _random_model(config, own, manifest.seed)
     else:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint,

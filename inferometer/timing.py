@@ -82,7 +82,7 @@ class ForeignLoad:
         return min(1.0, foreign)
 
 
-def _phases(arm: Arm, work: Work, repetition: int, device: Device) -> list[Sample[Arm]]:
+def phases_of(arm: Arm, work: Work, repetition: int, device: Device) -> list[Sample[Arm]]:
     """A sample of each phase of one run of `work`; the device is waited for once, at the end."""
     watch = ForeignLoad()
     marks: list[tuple[Phase, Mark, float]] = [((WHOLE, 0), device.mark(), time.process_time())]
@@ -135,7 +135,7 @@ def interleaved_phases(arms: Mapping[Arm, Work], enough: Enough, device: Device)
     backwards = False
     while waiting := [arm for arm in arms if not _is_enough(taken[arm], enough)]:
         for arm in reversed(waiting) if backwards else waiting:
-            turn = _phases(arm, arms[arm], len(taken[arm]), device)
+            turn = phases_of(arm, arms[arm], len(taken[arm]), device)
             taken[arm].append(turn)
             yield from turn
         backwards = not backwards

@@ -122,6 +122,33 @@ def rounding_settings(wildcards):
     }
 
 
+def what_is_profiled(wildcards):
+    """Schemes and dtypes whose times are taken: of a shape without weights, the float model in its own dtype."""
+    entry = config["models"][wildcards.model]
+    if entry["source"] == "architecture":
+        return {"schemes": {REFERENCE: {}}, "dtypes": [entry.get("dtype", "auto")]}
+    settings = config["profiling"]
+    return {
+        "schemes": {name: config["schemes"][name] for name in settings["schemes"]},
+        "dtypes": settings["dtypes"],
+    }
+
+
+def profiling_settings(part):
+    """What a profiling job measures; shapes without weights have lengths of their own."""
+
+    def settings(wildcards):
+        own = config["profiling"]
+        enough = {key: own[key] for key in ("repetitions", "seconds")}
+        settings = own[part] | ({} if part == "memory" else enough)
+        lengths = {"latency": "prompt_tokens", "memory": "new_tokens"}.get(part)
+        if lengths and config["models"][wildcards.model]["source"] == "architecture":
+            settings[lengths] = own["architectures"][lengths]
+        return settings
+
+    return settings
+
+
 def plain(scheme):
     """The study's scheme with the same grids, not smoothed or rotated and simply rounded, if it has one."""
     entry = dict(config["schemes"][scheme])

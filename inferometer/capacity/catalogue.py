@@ -111,3 +111,11 @@ def find_shape(model: str) -> Shape:
         f"{model!r} is neither a shipped model ({', '.join(model_names())}), nor a file or folder that exists, nor a "
         "repository of the hub such as owner/name; check its name."
     )
+
+
+def shape_or_reason(checkpoint: Path, name: str) -> Shape | str:
+    """The shape of a fetched model, or why nothing can be predicted of it: a study may well measure such models."""
+    try:
+        return shape_of(config_file(checkpoint / "config.json"), f"config.json of {name}")
+    except InferometerError as error:
+        return str(error)

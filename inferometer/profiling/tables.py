@@ -143,6 +143,8 @@ PROFILE = Table(
         *_CELL,
         Column("extrapolated", "bool", "whether the cell follows from runs with fewer layers"),
         *SPREAD,
+        Column("latency_ms_low", "float64", "lower end of the 95 % interval of an extrapolation", nullable=True),
+        Column("latency_ms_high", "float64", "upper end of it", nullable=True),
         Column("tokens_per_s", "float64", "tokens read (prefill) or written in a second of the median", nullable=True),
         Column("flops", "float64", "operations of one call, a multiply-add counted as two", nullable=True),
         Column("bytes", "float64", "bytes to and from memory of one call", nullable=True),

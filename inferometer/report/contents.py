@@ -17,6 +17,7 @@ from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.page import Figure
+from inferometer.report.profiling import profiling
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
@@ -265,6 +266,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
             "Scatter chart of excess perplexity against bytes, with the Pareto front.",
         ),
         "fundamentals": fundamentals(config, results, printed),
+        "profiling": profiling(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

@@ -4,11 +4,10 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from inferometer.capacity.catalogue import config_file
+from inferometer.capacity.catalogue import shape_or_reason
 from inferometer.capacity.chapter import Measured, stored
-from inferometer.capacity.shapes import Shape, shape_of
+from inferometer.capacity.shapes import Shape
 from inferometer.capacity.tables import STORED
-from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import STORAGE
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
@@ -21,10 +20,7 @@ with job(snakemake.log[0]):
     files = zip(params.dtypes.items(), snakemake.input.manifests, snakemake.input.checkpoints, strict=True)
     for (model, dtype), manifest, checkpoint in files:
         dtypes[model] = Manifest.read(Path(manifest)).dtype if dtype == "auto" else dtype
-        try:
-            shapes[model] = shape_of(config_file(Path(checkpoint) / "config.json"), f"config.json of {model}")
-        except InferometerError as error:
-            shapes[model] = str(error)
+        shapes[model] = shape_or_reason(Path(checkpoint), model)
     measured = {}
     for cell, table in zip(params.cells, snakemake.input.storage, strict=True):
         [row] = records(read_table(STORAGE, Path(table)))

@@ -6,9 +6,7 @@ from pathlib import Path
 from snakemake.iocontainers import Snakemake
 
 from inferometer.capacity import chapter, tables
-from inferometer.capacity.catalogue import config_file, find_shape
-from inferometer.capacity.shapes import shape_of
-from inferometer.errors import InferometerError
+from inferometer.capacity.catalogue import find_shape, shape_or_reason
 from inferometer.jobs import job
 from inferometer.tables import write_table
 
@@ -18,10 +16,11 @@ with job(snakemake.log[0]):
     settings, output = snakemake.params.settings, snakemake.output
     shapes = {name: find_shape(name) for name in settings["models"]}
     for name, checkpoint in zip(snakemake.params.models, snakemake.input.checkpoints, strict=True):
-        try:
-            shapes[name] = shape_of(config_file(Path(checkpoint) / "config.json"), f"config.json of {name}")
-        except InferometerError as error:  # a study may well measure what can't be predicted
-            logging.getLogger("inferometer").warning("%s", error)
+        match shape_or_reason(Path(checkpoint), name):
+            case str() as reason:
+                logging.getLogger("inferometer").warning("%s", reason)
+            case shape:
+                shapes[name] = shape
     write_table(tables.PARAMETERS, chapter.parameters(shapes), Path(output.parameters))
     write_table(tables.WEIGHTS, chapter.weights(shapes, settings["dtype"]), Path(output.weights))
     write_table(tables.REQUESTS, chapter.requests(shapes, settings), Path(output.requests))

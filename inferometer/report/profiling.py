@@ -1,0 +1,319 @@
+"""What the page shows of the profiling chapter: its tables and figures, and what these say in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from inferometer.profiling.fits import Knee, knee
+from inferometer.profiling.tables import (
+    BASELINE,
+    CACHE_CHECKS,
+    CACHE_SPEED,
+    KERNEL_SPEED,
+    KNEES,
+    PROFILE,
+    SLOPES,
+)
+from inferometer.report.formats import interval, number, percent
+from inferometer.report.page import Figure
+from inferometer.tables import read_table, records
+
+MIB = 2**20
+ALIKE = 2.0  # speed-ups on another machine may differ by this factor and still tell the same
+EXACT = 1e-9
+BOUNDS = {"overhead": "overhead", "memory": "memory bandwidth", "compute": "arithmetic"}
+QUANTITIES = {
+    "cache_bytes": "tensors of the cache",
+    "memory_bytes": "process, trimmed",
+    "peak_bytes": "peak on the way",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's part of the section; what was not measured of it is empty."""
+
+    name: str
+    latency_said: list[str]
+    latency_figure: Figure
+    cells: pd.DataFrame
+    memory_said: list[str]
+    memory_figure: Figure
+    slopes: pd.DataFrame
+    cache_said: list[str]
+    cache_figure: Figure | None
+    cache: pd.DataFrame
+    kernels_said: list[str]
+    kernels_figure: Figure | None
+    kernels: pd.DataFrame
+    baseline_said: list[str]
+    baseline: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Profiling:
+    """All that the chapter's section shows."""
+
+    models: list[Model]
+    study_said: str
+    roofline_figure: Figure
+    contaminated: str | None
+
+
+def _subject(row: Any, several: bool) -> str:
+    layers = f" with {row.layers} layers" if several else ""
+    return f"{row.scheme} in {row.dtype}{layers}"
+
+
+def _knee_said(found: Any) -> str:
+    """Where a latency begins to rise, by a row of KNEES or a Knee with its lengths."""
+    if found.knee_tokens <= found.shortest_tokens:
+        return f"rises from the shortest prompt on, by {number(found.ms_per_token, 2)} ms a token"
+    if found.knee_tokens >= found.longest_tokens:
+        return f"is flat at {number(found.flat_ms)} ms over all lengths"
+    return (
+        f"is flat at {number(found.flat_ms)} ms up to {number(found.knee_tokens, 2)} tokens "
+        f"{interval(found.knee_tokens_low, found.knee_tokens_high, 2)} and rises by {number(found.ms_per_token, 2)} ms a "
+        "token beyond"
+    )
+
+
+def said_of_latency(cells: pd.DataFrame, knees: pd.DataFrame) -> list[str]:
+    """Where prefill stops being flat and what holds it up, what a decoded token takes, and how far that is from the
+    roofline. Takes one model's rows of PROFILE and KNEES."""
+    said = []
+    several = cells[~cells["extrapolated"]]["layers"].nunique() > 1
+    for row in knees[knees["phase"] == "prefill"].itertuples():
+        below, above = BOUNDS.get(str(row.bound_below)), BOUNDS.get(str(row.bound_above))
+        held = f"; {below} holds up the shortest prompt and {above} the longest" if below and above else ""
+        said.append(
+            f"{_subject(row, several)}: prefill {_knee_said(row)}{held}. Two straight parts fit the medians within "
+            f"{percent(row.error)}."
+        )
+    measured = cells[cells["latency_ms"].notna() & ~cells["extrapolated"]]
+    for phase, name in (("prefill", "the longest prefill"), ("decode", "a decoded token")):
+        rows = measured[(measured["phase"] == phase) & measured["ratio"].notna()]
+        rows = rows[rows["prompt_tokens"] == rows["prompt_tokens"].max()]
+        each = [f"{number(row.ratio, 2)} for {_subject(row, several)}" for row in rows.itertuples()]
+        if each:
+            said.append(f"Times over what the roofline allows, for {name}: {', '.join(each)}.")
+    guessed = cells[cells["extrapolated"] & (cells["phase"] != "end_to_end")]
+    longest = guessed[guessed["prompt_tokens"] == guessed["prompt_tokens"].max()]
+    for row in longest.itertuples():
+        what = f"reading {row.prompt_tokens:,} tokens" if row.phase == "prefill" else "writing one more after them"
+        said.append(
+            f"Extrapolated to {row.layers} layers, {what} takes {number(row.latency_ms)} ms "
+            f"{interval(row.latency_ms_low, row.latency_ms_high)}."
+        )
+    refused = cells[cells["reason"].notna()].drop_duplicates(["scheme", "dtype", "reason"])
+    said += [f"{_subject(row, several)} could not be timed everywhere: {row.reason}." for row in refused.itertuples()]
+    return said
+
+
+def said_of_study(reported: Mapping[str, Any]) -> str:
+    """What the same fit makes of the latencies that the source study printed, of which only means are known."""
+    means = {int(tokens): mean for tokens, (mean, _) in reported["milliseconds"].items()}
+    found = knee(pd.DataFrame({"tokens": list(means), "ms": list(means.values())}))
+    assert found is not None
+    return (
+        f"The source study (section {reported['section']}) printed such latencies of {reported['model']} on "
+        f"{reported['device']}: {_study_knee(found)}, by the same fit of its means, within {percent(found.error)}. It "
+        "explains the flat part by fixed overheads and the rise by arithmetic that saturates the GPU; it did not measure "
+        "which, as is done here."
+    )
+
+
+def _study_knee(found: Knee) -> str:
+    return (
+        f"flat at {number(found.flat_ms)} ms up to {number(found.knee_tokens, 2)} tokens, then "
+        f"{number(found.ms_per_token, 2)} ms more for each token"
+    )
+
+
+def said_of_memory(slopes: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
+    """What a written token adds to memory, against the configuration and the source study. Takes a model's SLOPES."""
+    said = []
+    for layers, rows in slopes[~slopes["extrapolated"]].groupby("layers"):
+        by = rows.set_index("quantity")
+        tensors, process, peak = (by.loc[name] for name in QUANTITIES)
+        exact = "exactly what" if abs(tensors["ratio"] - 1) < EXACT else f"{number(tensors['ratio'], 4)} times what"
+        said.append(
+            f"With {layers} layers each written token adds {number(tensors['bytes_per_token'], 6)} bytes to the tensors "
+            f"of the cache, {exact} the configuration predicts. The trimmed process grows by "
+            f"{number(process['ratio'], 3)} times that (R² {process['r_squared']:.4f}), its peak by "
+            f"{number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): while a layer's keys and values are joined, "
+            "the old and the new ones are there together."
+        )
+    for row in slopes[slopes["extrapolated"] & (slopes["quantity"] == "cache_bytes")].itertuples():
+        theirs = reported["bytes_per_token"]
+        verdict = "the same" if abs(row.bytes_per_token / theirs - 1) < EXACT else "not the same"
+        said.append(
+            f"Extrapolated to {row.layers} layers, with a standard error of {number(row.standard_error, 2)}, a token takes "
+            f"{row.bytes_per_token:,.0f} bytes = {row.bytes_per_token / MIB:.4f} MiB. The source study (section "
+            f"{reported['section']}) printed {reported['printed']} a token for {reported['model']}: {verdict}."
+        )
+    return said
+
+
+def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
+    """What the cache gains, and whether it changes what is written. Takes a model's CACHE_SPEED and CACHE_CHECKS."""
+    gained = speed[speed["cache"] & speed["speedup"].notna()].sort_values("prompt_tokens")
+    each = [
+        f"{row.prompt_tokens:,}: {number(row.speedup, 3)} {interval(row.speedup_low, row.speedup_high)}"
+        for row in gained.itertuples()
+    ]
+    written = int(speed["new_tokens"].iloc[0])
+    relative = (checks["difference"] / checks["largest_logit"]).max()
+    fine = (checks["difference"] <= checks["tolerance"] * checks["largest_logit"]).all()
+    same = "the same tokens" if checks["same_tokens"].all() else "NOT the same tokens everywhere"
+    verdict = "agree" if fine else "do NOT agree"
+    return [
+        f"Speed-up by the cache for {written} written tokens, by tokens of the prompt: {'; '.join(each)}.",
+        f"Logits with and without the cache {verdict}: they differ by at most {number(relative, 2)} of the largest logit, "
+        f"and {same} are written.",
+    ]
+
+
+def said_of_kernels(speed: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
+    """What the fused kernel gains, against what the survey says. Takes a model's rows of KERNEL_SPEED."""
+    said = []
+    for dtype, rows in speed[(speed["kernel"] == "flash") & speed["speedup"].notna()].groupby("dtype"):
+        row = rows.sort_values("tokens").iloc[-1]
+        said.append(
+            f"In {dtype} and at {row['tokens']:,} tokens PyTorch's fused kernel is {number(row['speedup'])} times as fast "
+            f"as standard attention and needs {percent(row['extra_ratio'])} of its extra memory."
+        )
+        beyond = rows[rows["tokens"] > reported["tokens"]]
+        if len(beyond):
+            times = f"{number(beyond['speedup'].min(), 2)} to {number(beyond['speedup'].max(), 2)} times as fast"
+            faster = beyond["speedup"].min() > 1
+            within = beyond["speedup"].max() <= ALIKE * reported["speedup"] and faster
+            verdict = "bears that out" if within else "goes beyond that" if faster else "contradicts that"
+            said.append(
+                f"{reported['study']} says: up to {reported['speedup']} times as fast beyond {reported['tokens']:,} "
+                f"tokens, with {percent(1 - reported['memory'], 0)} less memory. Here, in {dtype}, it is {times} with "
+                f"{percent(1 - beyond['extra_ratio'].max(), 0)} less memory or better: our evidence {verdict}."
+            )
+    refused = speed[speed["reason"].notna()].drop_duplicates(["kernel", "reason"])
+    said += [f"{row.kernel} was not timed everywhere: {row.reason}." for row in refused.itertuples()]
+    return said
+
+
+def said_of_baseline(baseline: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
+    """How fast the model answers alone and in batches, beside the project report. Takes a model's BASELINE."""
+    rows = baseline[baseline["tokens_per_s"].notna()]
+    said = []
+    for batch, own in rows.groupby("batch"):
+        said.append(
+            f"In batches of {batch} it writes {number(own['tokens_per_s'].median())} tokens a second "
+            f"({number(own['tokens_per_s'].min())} to {number(own['tokens_per_s'].max())}), in {own['dtype'].iloc[0]} on "
+            f"{own['device'].iloc[0]}."
+        )
+    least, most = (reported["tokens"] / seconds for seconds in reversed(reported["seconds"]))
+    said.append(
+        f"{reported['study']} took {reported['seconds'][0]} to {reported['seconds'][1]} s for {reported['tokens']} tokens "
+        f"with {reported['model']} on processors, that is {number(least)} to {number(most)} tokens a second."
+    )
+    joules = rows[rows["joules"].notna()]
+    if len(joules):
+        each = joules["joules"] / (joules["batch"] * joules["new_tokens"])
+        said.append(f"A written token took {number(each.median())} J, whoever else used the device counted in.")
+    said += [f"There is no figure for energy: {reason}." for reason in baseline["no_energy"].dropna().unique()]
+    said += [f"Not everything could be run: {reason}." for reason in baseline["reason"].dropna().unique()]
+    return said
+
+
+def _contaminated(tables: Sequence[pd.DataFrame]) -> str | None:
+    taken = sum(int(table["contaminated"].sum()) for table in tables)
+    every = sum(int(table["samples"].sum()) for table in tables)
+    if not taken:
+        return None
+    return (
+        f"Other work ran on the machine during {taken} of {every} samples, even when they were repeated: read ratios, and "
+        "not milliseconds, of the cells concerned."
+    )
+
+
+def _latency_figure(folder: Path, model: str) -> Figure:
+    return Figure(
+        folder / "latency.svg",
+        "Median latency with quartiles against the prompt, both axes logarithmic; dashed, in the same colour, what the "
+        "machine's measured peaks allow. A diamond marks where the flat part ends. Dotted lines are extrapolated, with "
+        "95 % intervals.",
+        f"Line charts of {model}'s latency in prefill, decode and end to end, by scheme and dtype.",
+    )
+
+
+def _memory_figure(folder: Path, model: str) -> Figure:
+    return Figure(
+        folder / "memory.svg",
+        "Memory that is added as tokens are written, above the start of each fitted line. Dashed grey: what the "
+        "configuration says that the cache takes.",
+        f"Scatter charts with fitted lines of {model}'s memory against written tokens.",
+    )
+
+
+def _cache_figure(folder: Path, model: str) -> Figure:
+    return Figure(
+        folder / "cache.svg",
+        "Left: median latency with quartiles, both axes logarithmic. Right: latency without the cache over that with "
+        "it.",
+        f"Line charts of {model}'s latency with and without a KV cache, and of the speed-up.",
+    )
+
+
+def _kernels_figure(folder: Path, model: str) -> Figure:
+    return Figure(
+        folder / "kernels.svg",
+        "One layer's causal attention over a whole prompt: time, and the most memory above what was there before.",
+        f"Line charts of time and extra memory of attention kernels with {model}'s heads, against tokens.",
+    )
+
+
+def _model(name: str, results: Path, tables: Mapping[str, pd.DataFrame], reported: Mapping[str, Any]) -> Model:
+    folder = results / name / "profiling"
+    own = {key: table[table["model"] == name].reset_index(drop=True) for key, table in tables.items()}
+    whole = len(own["cache"]) > 0
+    baseline = read_table(BASELINE, folder / "baseline.parquet") if whole else None
+    checks = read_table(CACHE_CHECKS, folder / "cache_checks.parquet") if whole else None
+    return Model(
+        name=name,
+        latency_said=said_of_latency(own["profile"], own["knees"]),
+        latency_figure=_latency_figure(folder, name),
+        cells=own["profile"],
+        memory_said=said_of_memory(own["slopes"], reported["memory"]),
+        memory_figure=_memory_figure(folder, name),
+        slopes=own["slopes"].replace({"quantity": QUANTITIES}),
+        cache_said=said_of_cache(own["cache"], checks) if checks is not None else [],
+        cache_figure=_cache_figure(folder, name) if whole else None,
+        cache=own["cache"],
+        kernels_said=said_of_kernels(own["kernels"], reported["flash"]) if whole else [],
+        kernels_figure=_kernels_figure(folder, name) if whole else None,
+        kernels=own["kernels"],
+        baseline_said=said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
+        baseline=records(baseline) if baseline is not None else [],
+    )
+
+
+def profiling(config: Mapping[str, Any], results: Path, reported: Mapping[str, Any]) -> Profiling:
+    """What the chapter's section shows, from the folder of results and the figures that other studies printed."""
+    named = {"profile": PROFILE, "knees": KNEES, "slopes": SLOPES, "cache": CACHE_SPEED, "kernels": KERNEL_SPEED}
+    files = {"profile": "profiling", "slopes": "memory"}
+    tables = {
+        key: read_table(table, results / "summary" / f"{files.get(key, key)}.parquet") for key, table in named.items()
+    }
+    return Profiling(
+        models=[_model(name, results, tables, reported) for name in config["study"]["models"]],
+        study_said=said_of_study(reported["latency"]),
+        roofline_figure=Figure(
+            results / "summary/roofline.svg",
+            "Every measured prefill and decode under the roofs of this machine: on the slope memory bandwidth is the "
+            "limit, under a ceiling arithmetic. The further below, the more overhead.",
+            "Roofline chart of measured cells with the machine's bandwidth and peaks by dtype.",
+        ),
+        contaminated=_contaminated([tables["profile"], tables["cache"], tables["kernels"]]),
+    )
