@@ -20,8 +20,8 @@ def test_quick_products_are_for_a_while_only() -> None:
 X86 = """\
 processor\t: 0
 model name\t: A Processor
-flags\t\t: fpu avx avx2 amx_int8 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_tile hypervisor
 vmx flags\t: fma
+flags\t\t: fpu avx avx2 amx_int8 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_tile hypervisor
 
 processor\t: 1
 flags\t\t: fpu fma
