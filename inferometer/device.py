@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from inferometer.errors import InferometerError
 
 CLEAR_PEAK = "5"
 RAPL = Path("/sys/class/powercap")
+CPUINFO = Path("/proc/cpuinfo")
+FEATURES = (  # instruction sets that torch's products use or could use, as Linux names them: of x86, and of Arm
+    *("avx2", "fma", "avx512f", "avx512bw", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme"),
+)
 
 Mark = Any  # a moment in the device's work: seconds of a clock on a CPU, an event on CUDA
 
@@ -38,6 +45,14 @@ class Device:
     def torch_device(self) -> torch.device:
         """The device as torch wants it."""
         return torch.device(self.kind)
+
+    @property
+    def features(self) -> str:
+        """What decides which kernels run: a processor's instruction sets, or a GPU's compute capability."""
+        if self.kind == "cuda":
+            major, minor = torch.cuda.get_device_capability()
+            return f"compute capability {major}.{minor}"
+        return cpu_features()
 
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done, so that a clock read afterwards is honest."""
@@ -109,13 +124,30 @@ def _status_bytes(field: str) -> int | None:
     return int(fields[field].split()[0]) * 1024
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
+def _cpuinfo(fields: tuple[str, ...], cpuinfo: Path) -> str | None:
+    """What Linux says of the first processor under one of these names, or None where it says nothing."""
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() in fields:
+                return value.strip()
+    return None
+
+
+def _cpu_name() -> str:
+    return _cpuinfo(("model name",), CPUINFO) or platform.processor() or platform.machine()
+
+
+def cpu_features(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's instruction sets out of `FEATURES`, with spaces between.
+
+    Where the system lists none, the one that torch takes it to have, or nothing.
+    """
+    found = _cpuinfo(("flags", "Features"), cpuinfo)
+    if found is None:
+        best: str = torch.backends.cpu.get_cpu_capability().lower()
+        return "" if best == "default" else best
+    return " ".join(name for name in FEATURES if name in found.split())
 
 
 def available_cores() -> int:
@@ -237,8 +269,6 @@ class Machine:
 
 def describe_machine(device: Device) -> Machine:
     """The machine and library versions of this process; `memory_gib` is the host's main memory."""
-    import transformers  # costs seconds, and only jobs that have it loaded anyway come here
-
     return Machine(
         device=device.kind,
         device_name=device.name,
@@ -248,5 +278,5 @@ def describe_machine(device: Device) -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=torch.__version__,
-        transformers=transformers.__version__,
+        transformers=version("transformers"),  # to import it costs seconds
     )

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferometer.samples import SAMPLE
+from inferometer import samples
 from inferometer.tables import Column, Table
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,8 @@ ELSEWHERE = {  # files of a table that lie elsewhere than the others
     "fundamentals/digits-run.parquet": "RUN",
     "fundamentals/decoder-run.parquet": "RUN",
 }
+
+SHARED = {name: getattr(samples, name) for name in ("SAMPLE", "SAMPLE_OR_REASON", "SPREAD")}  # columns of many tables
 
 HEAD = """\
 # Tables of results
@@ -35,9 +37,10 @@ key, which identifies a row. A column holds no nulls unless it says so. `<model>
 `<question_set>` and `<image_set>` stand for names in the configuration, `<seed>` for that of a rotation. Values have no
 unit unless one is stated: in the name (`_s` for seconds, `_ms` for milliseconds, `_bytes`, `_gib`) or in the meaning.
 
-All tables but RUN, MACHINE, DECODER_LATENCY and DECODER_SPEED, which hold times, are byte-stable: the same inputs
-and code write the same bytes on the same kind of machine. How the values are computed is said in
-[methods.md](methods.md).
+Some tables hold times or memory: RUN; MACHINE and MACHINE_SAMPLES; DECODER_LATENCY and DECODER_SPEED; LATENCY, MEMORY,
+CACHE, KERNELS and BASELINE, and what sums them up, PROFILE, KNEES, SLOPES, CACHE_SPEED and KERNEL_SPEED. All others are
+byte-stable: the same inputs and code write the same bytes on the same kind of machine. How the values are computed is
+said in [methods.md](methods.md).
 """
 
 
@@ -69,8 +72,8 @@ def _names_used(statement: ast.stmt) -> set[str]:
 
 
 def _tables_in(path: Path) -> dict[str, Table]:
-    """What a module declares by `Column`, `Table`, `SAMPLE` and functions of these alone; nothing is imported."""
-    names: dict[str, object] = {"Column": Column, "Table": Table, "SAMPLE": SAMPLE}
+    """What a module declares by `Column`, `Table`, `SHARED` and functions of these alone; nothing is imported."""
+    names: dict[str, object] = {"Column": Column, "Table": Table, **SHARED}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign | ast.FunctionDef):
             used = _names_used(statement)

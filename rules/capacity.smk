@@ -60,7 +60,8 @@ rule compare_bytes:
 
 rule measure_machine:
     output:
-        "results/capacity/machine.parquet",
+        samples="results/capacity/machine_samples.parquet",
+        machine="results/machine.parquet",
     log:
         "results/logs/measure_machine.log",
     benchmark:
@@ -125,7 +126,7 @@ rule plot_intensity:
     input:
         intensity="results/capacity/intensity.parquet",
         ridges="results/capacity/ridges.parquet",
-        machine="results/capacity/machine.parquet",
+        machine="results/machine.parquet",
     output:
         report(
             "results/capacity/intensity.svg",

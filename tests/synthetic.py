@@ -12,6 +12,7 @@ from inferometer.calibration.tables import RANGES
 from inferometer.capacity import chapter
 from inferometer.capacity import tables as capacity
 from inferometer.capacity.catalogue import find_shape
+from inferometer.capacity.roofline import Facts, summarize_machine
 from inferometer.capacity.storage import weight_bytes
 from inferometer.evaluation.choices_summary import summarize_accuracy
 from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
@@ -421,24 +422,38 @@ def stored(schemes: Sequence[str]) -> pd.DataFrame:
     return chapter.stored({MEASURED: shape}, {MEASURED: "float32"}, entries, measured)
 
 
-def machine() -> pd.DataFrame:
-    """A MACHINE table: 100 Gop/s in float32, ten times as many in bfloat16, and 20 GB/s.
+FACTS = Facts("cpu", "A Processor", "avx2 avx512_vnni", 2, 2, 23.5, "Linux x86_64", "3.11.7", "2.13.0", "5.23.0")
+RATES = {
+    ("multiply", "float32"): 1e11,
+    ("multiply", "bfloat16"): 1e12,
+    ("multiply", "int8"): 2e12,
+    ("read", "float32"): 2e10,
+    ("copy", "float32"): 1e10,
+}
 
-    The first sample of each arm is contaminated and slow.
-    """
-    rates = {("multiply", "float32"): 1e11, ("multiply", "bfloat16"): 1e12, ("copy", "float32"): 2e10}
+
+def machine_samples() -> pd.DataFrame:
+    """A MACHINE_SAMPLES table of RATES: the first sample of each arm is contaminated and slow."""
     rows = [
         (what, dtype, 1e9, repetition, 1e12 / rate * (3 if repetition == 0 else 1), repetition == 0)
-        for (what, dtype), rate in rates.items()
+        for (what, dtype), rate in RATES.items()
         for repetition in range(REPETITIONS)
     ]
     table = pd.DataFrame(rows, columns=["what", "dtype", "work", "repetition", "wall_ms", "contaminated"])
-    timed = table.assign(calls=3, cpu_ms=2 * table["wall_ms"], foreign_load=0.01)
-    return timed.assign(device="cpu", device_name="A Processor", threads=2)
+    kernels = table["dtype"].map({"int8": "int_mm"})
+    timed = table.assign(calls=3, cpu_ms=2 * table["wall_ms"], foreign_load=0.01, kernel=kernels, reason=None)
+    return timed.assign(device=FACTS.device, device_name=FACTS.device_name, threads=FACTS.threads)
+
+
+def machine() -> pd.DataFrame:
+    """A MACHINE table: 100 Gop/s in float32, ten times as many in bfloat16, twenty times in int8, and 20 GB/s."""
+    return summarize_machine(machine_samples(), FACTS)
 
 
 def write_capacity(config: Config, folder: Path) -> None:
-    """What the chapter capacity leaves of the models that the configuration names, and of the measured one."""
+    """What the chapter capacity leaves of the models that the configuration names, of the measured one, and of the
+    machine, whose table lies beside the chapter's folder.
+    """
     settings = config["capacity"]
     shapes = {name: find_shape(name) for name in settings["models"]} | {MEASURED: find_shape("smollm2-135m")}
     write_table(capacity.PARAMETERS, chapter.parameters(shapes), folder / "parameters.parquet")
@@ -448,7 +463,7 @@ def write_capacity(config: Config, folder: Path) -> None:
     write_table(capacity.RIDGES, chapter.ridges(), folder / "ridges.parquet")
     write_table(capacity.STUDIES, chapter.studies(), folder / "studies.parquet")
     write_table(capacity.STORED, stored(config["study"]["schemes"]), folder / "stored.parquet")
-    write_table(capacity.MACHINE, machine(), folder / "machine.parquet")
+    write_table(capacity.MACHINE, machine(), folder.parent / "machine.parquet")
     for figure in ("batches", "cache", "intensity"):
         _draw(folder / f"{figure}.svg", figure)
 

@@ -124,7 +124,7 @@ def plot_cache(requests: pd.DataFrame, model: str) -> Figure:
 
 
 def _ridge_points(ridges: pd.DataFrame, machine: pd.DataFrame) -> pd.DataFrame:
-    """A row for each GPU, in 16 bits, and one for each dtype of this machine: label and ridge, in order of ridge."""
+    """A row for each GPU, in 16 bits, and one for each dtype of this machine with a peak: label and ridge, in order."""
     labels = []
     for name, rows in ridges.groupby("gpu"):
         dtype = next(dtype for dtype in RIDGE_DTYPES if dtype in set(rows["dtype"]))

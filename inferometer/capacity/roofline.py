@@ -1,35 +1,87 @@
-"""This machine's ridge points from its measured samples; needs no torch."""
+"""This machine's roofs and ridge points from its measured samples; needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from inferometer.samples import best_samples
+from inferometer.tables import records
 
 ARM = ["what", "dtype"]
+DTYPES = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was measured on: the columns of MACHINE that samples don't tell."""
+
+    device: str
+    device_name: str
+    features: str
+    cores: int
+    threads: int
+    memory_gib: float
+    system: str
+    python: str
+    torch: str
+    transformers: str
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """What nothing on this machine exceeds: peak operations a second by dtype, and bytes a second.
+
+    A dtype without a measured peak is left out.
+    """
+
+    flops_per_s: Mapping[str, float]
+    bytes_per_s: float
+
+
+def summarize_machine(samples: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """The MACHINE table, of one row, from MACHINE_SAMPLES: median rates of clean samples."""
+    measured = samples[samples["calls"] > 0]
+    taken = best_samples(measured, ARM)
+    rates = taken.assign(rate=taken["work"] / taken["wall_ms"] / 1e6).groupby(ARM)["rate"].median().to_dict()
+    kernels = measured[measured["dtype"] == "int8"]["kernel"]
+    bandwidths = {f"{what}_gb_per_s": rates[what, "float32"] for what in ("read", "copy")}
+    row = {
+        **asdict(facts),
+        **{f"{dtype}_giga_per_s": rates.get(("multiply", dtype)) for dtype in DTYPES},
+        "int8_kernel": None if kernels.empty else kernels.iloc[0],
+        **bandwidths,
+        "bandwidth_gb_per_s": max(bandwidths.values()),
+        "samples": len(measured),
+        "contaminated": int(measured["contaminated"].sum()),
+        "contaminated_taken": int(taken["contaminated"].sum()),
+    }
+    return pd.DataFrame([row])
+
+
+def roofs(machine: pd.DataFrame) -> Roofs:
+    """The roofs of a MACHINE table."""
+    [row] = records(machine)
+    peaks = {dtype: row[f"{dtype}_giga_per_s"] for dtype in DTYPES}
+    return Roofs(
+        {dtype: 1e9 * peak for dtype, peak in peaks.items() if peak is not None}, 1e9 * row["bandwidth_gb_per_s"]
+    )
 
 
 def machine_ridges(machine: pd.DataFrame) -> pd.DataFrame:
-    """Median rates of a MACHINE table: a row for each dtype that was multiplied.
+    """Ridge points of a MACHINE table: a row for each dtype with a peak.
 
-    Columns: dtype, device_name, threads, samples, contaminated (of all samples), contaminated_taken (of those that the
-    medians are of), peak_giga_per_s (operations), bandwidth_gb_per_s (bytes), ridge (operations per byte).
+    Columns: dtype, peak_giga_per_s (operations), bandwidth_gb_per_s (bytes), ridge (operations per byte).
     """
-    taken = best_samples(machine, ARM)
-    medians = taken.assign(rate=1000 * taken["work"] / taken["wall_ms"]).groupby(ARM)["rate"].median()
-    bandwidth = float(medians["copy"].iloc[0])
-    first = machine.iloc[0]
+    found = roofs(machine)
     return pd.DataFrame(
         [
             {
                 "dtype": dtype,
-                "device_name": first["device_name"],
-                "threads": int(first["threads"]),
-                "samples": len(machine),
-                "contaminated": int(machine["contaminated"].sum()),
-                "contaminated_taken": int(taken["contaminated"].sum()),
                 "peak_giga_per_s": peak / 1e9,
-                "bandwidth_gb_per_s": bandwidth / 1e9,
-                "ridge": peak / bandwidth,
+                "bandwidth_gb_per_s": found.bytes_per_s / 1e9,
+                "ridge": peak / found.bytes_per_s,
             }
-            for dtype, peak in medians["multiply"].items()
+            for dtype, peak in found.flops_per_s.items()
         ]
     )

@@ -1,9 +1,14 @@
 """Tables of the capacity chapter."""
 
-from inferometer.samples import SAMPLE
+from inferometer.samples import SAMPLE_OR_REASON
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "name of a shipped shape or of a model of the study")
+_PLACE = (
+    Column("device", "string", "cpu or cuda"),
+    Column("device_name", "string", "what the maker calls the device"),
+    Column("threads", "int64", "threads that torch computes with"),
+)
 
 PARAMETERS = Table(
     path="capacity/parameters.parquet",
@@ -128,17 +133,56 @@ STORED = Table(
     key=("model", "scheme"),
 )
 
-MACHINE = Table(
-    path="capacity/machine.parquet",
-    meaning="The raw samples of how fast this machine multiplies and copies.",
+MACHINE_SAMPLES = Table(
+    path="capacity/machine_samples.parquet",
+    meaning="The raw samples of how fast this machine multiplies, reads and copies.",
     columns=(
-        Column("what", "string", "multiply: product of two square matrices; copy: of one tensor to another"),
+        Column(
+            "what",
+            "string",
+            "multiply: product of two square matrices; read: of a matrix and a vector; copy: of one tensor to another",
+        ),
         Column("dtype", "string", "dtype of the values"),
-        Column("work", "float64", "operations of a product, or bytes read and written by a copy"),
-        *SAMPLE,
-        Column("device", "string", "cpu or cuda"),
-        Column("device_name", "string", "what the maker calls the device"),
-        Column("threads", "int64", "threads that torch computes with"),
+        Column(
+            "work",
+            "float64",
+            "operations of a product, bytes of the matrix that is read, or bytes read and written by a copy; null "
+            "where nothing was measured",
+            nullable=True,
+        ),
+        Column("kernel", "string", "integer kernel that multiplies; null for float", nullable=True),
+        *SAMPLE_OR_REASON,
+        *_PLACE,
     ),
     key=("what", "dtype", "repetition"),
+)
+
+MACHINE = Table(
+    path="machine.parquet",
+    meaning="This machine in one row: what it is, and its measured peaks, which are the roofs of what models reach.",
+    columns=(
+        *_PLACE,
+        Column(
+            "features",
+            "string",
+            "instruction sets that matter for products, or the compute capability of a GPU; empty where none are known",
+        ),
+        Column("cores", "int64", "processor cores that the process may use"),
+        Column("memory_gib", "float64", "main memory of the host in GiB"),
+        Column("system", "string", "operating system and processor architecture"),
+        Column("python", "string", "version of Python"),
+        Column("torch", "string", "version of torch"),
+        Column("transformers", "string", "version of transformers"),
+        Column("float32_giga_per_s", "float64", "10^9 operations a second in products of float32 matrices"),
+        Column("bfloat16_giga_per_s", "float64", "the same in bfloat16"),
+        Column("int8_giga_per_s", "float64", "the same in 8-bit integers; null without a kernel", nullable=True),
+        Column("int8_kernel", "string", "the kernel that multiplies them; null where there is no exact one", True),
+        Column("read_gb_per_s", "float64", "10^9 bytes a second of a matrix that is multiplied with a vector"),
+        Column("copy_gb_per_s", "float64", "10^9 bytes a second that a copy reads and writes"),
+        Column("bandwidth_gb_per_s", "float64", "the larger of the two: the roof"),
+        Column("samples", "int64", "samples of all these"),
+        Column("contaminated", "int64", "how many of them are contaminated by other work"),
+        Column("contaminated_taken", "int64", "how many of those the medians are of, for want of clean ones"),
+    ),
+    key=("device",),
 )

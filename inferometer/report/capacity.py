@@ -51,7 +51,8 @@ class Capacity:
     studies: list[dict[str, Any]]
     stored: pd.DataFrame
     gpus: list[dict[str, Any]]
-    machine: pd.DataFrame
+    machine: dict[str, Any]
+    machine_ridges: pd.DataFrame
     intensity: pd.DataFrame
     ridges: pd.DataFrame
     figures: list[Figure]
@@ -106,14 +107,15 @@ def _models(config: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], conte
     return found
 
 
-def capacity(config: Mapping[str, Any], folder: Path) -> Capacity:
-    """The section's content, from the chapter's `folder` of results."""
-    settings = config["capacity"]
+def capacity(config: Mapping[str, Any], results: Path) -> Capacity:
+    """The section's content, from the chapter's folder of `results` and the table of this machine."""
+    settings, folder = config["capacity"], results / "capacity"
     named = {"parameters": PARAMETERS, "weights": WEIGHTS, "requests": REQUESTS}
     tables = {name: read_table(table, folder / f"{name}.parquet") for name, table in named.items()}
     contexts, model, gpu = sorted(settings["context_tokens"]), settings["models"][0], settings["gpus"][0]
     context, bits = contexts[len(contexts) // 2], max(settings["kv_bits"])
     ridges = read_table(RIDGES, folder / "ridges.parquet")
+    machine = read_table(MACHINE, results / "machine.parquet")
     listed = [
         {**records(rows)[0], "peaks": {row["dtype"]: row for row in records(rows)}}
         for _, rows in ridges[ridges["gpu"].isin(settings["gpus"])].groupby("gpu")
@@ -130,7 +132,8 @@ def capacity(config: Mapping[str, Any], folder: Path) -> Capacity:
         studies=records(read_table(STUDIES, folder / "studies.parquet")),
         stored=read_table(STORED, folder / "stored.parquet"),
         gpus=listed,
-        machine=machine_ridges(read_table(MACHINE, folder / "machine.parquet")),
+        machine=records(machine)[0],
+        machine_ridges=machine_ridges(machine),
         intensity=read_table(INTENSITY, folder / "intensity.parquet"),
         ridges=ridges,
         figures=_figures(folder, model, gpu),

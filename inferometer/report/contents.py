@@ -249,7 +249,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "tokens_per_s": _tokens_per_s(runs),
         "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
         "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
-        "capacity": capacity(config, results / "capacity"),
+        "capacity": capacity(config, results),
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(

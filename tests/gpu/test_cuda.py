@@ -1,5 +1,6 @@
 """The same numbers on CUDA as on a CPU. Skipped where there is no CUDA device."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.calibration.calibrate import calibrate
-from inferometer.capacity.machine import measure
-from inferometer.capacity.roofline import machine_ridges
+from inferometer.capacity.machine import facts, measure
+from inferometer.capacity.roofline import roofs, summarize_machine
 from inferometer.device import Device, choose_device
 from inferometer.evaluation.perplexity import score_windows
 from inferometer.evaluation.reference import ReferenceHead
@@ -93,7 +94,12 @@ def test_smoothing_is_proved_on_cuda(cuda: Device, windows: list[Tensor]) -> Non
 
 
 def test_the_speed_of_a_gpu_is_measured_within_what_gpus_can_do(cuda: Device) -> None:
-    found = machine_ridges(measure(cuda)).set_index("dtype")
-    assert 1e2 < found["peak_giga_per_s"]["float32"] < found["peak_giga_per_s"]["bfloat16"] < 1e7
-    assert 10 < found["bandwidth_gb_per_s"]["float32"] < 2e4
-    assert set(measure(cuda)["device"]) == {"cuda"}
+    samples = measure(cuda)
+    assert set(samples["device"]) == {"cuda"}
+    found = roofs(summarize_machine(samples, facts(cuda)))
+    assert 1e11 < found.flops_per_s["float32"] < found.flops_per_s["bfloat16"] < 1e16
+    assert 1e10 < found.bytes_per_s < 2e13
+
+
+def test_a_gpu_states_its_compute_capability(cuda: Device) -> None:
+    assert re.fullmatch(r"compute capability \d+\.\d", cuda.features)

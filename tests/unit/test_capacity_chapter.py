@@ -1,6 +1,9 @@
 """The capacity chapter's tables and figures, and what is measured of the machine."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from matplotlib.figure import Figure
 
 from inferometer import timing
@@ -16,13 +20,15 @@ from inferometer.capacity import chapter, machine, tables
 from inferometer.capacity.catalogue import GIB, find_shape, gpu, gpu_names
 from inferometer.capacity.figures import plot_batches, plot_cache, plot_intensity
 from inferometer.capacity.fit import Deployment, fit
-from inferometer.capacity.roofline import machine_ridges
+from inferometer.capacity.machine import Arm
+from inferometer.capacity.roofline import machine_ridges, roofs, summarize_machine
 from inferometer.capacity.shapes import Shape
-from inferometer.device import choose_device
+from inferometer.device import Device, choose_device
 from inferometer.plotting import save
+from inferometer.quantization import kernels
 from inferometer.tables import Table, read_table, records, write_table
+from tests.synthetic import FACTS, machine_samples, study
 from tests.synthetic import machine as made_up_machine
-from tests.synthetic import study
 
 MODELS = ("llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "smollm2-135m")
 SHAPES = {name: find_shape(name) for name in MODELS}
@@ -127,9 +133,10 @@ def test_stored_bytes_say_why_something_is_missing() -> None:
 # --- the machine -------------------------------------------------------------------------------------------------
 
 
-def test_the_machine_is_measured_in_raw_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> pd.DataFrame:
+    """MACHINE_SAMPLES of small products and little memory, written and read."""
     monkeypatch.setattr(timing, "LEAST_SAMPLE_S", 1e-4)
-    monkeypatch.setattr(machine, "COPIED_BYTES", 2**16)
+    monkeypatch.setattr(machine, "MOVED_BYTES", 2**16)
     monkeypatch.setattr(machine, "SMALLEST", 16)
     monkeypatch.setattr(machine, "LARGEST", 32)
     threads = torch.get_num_threads()
@@ -137,33 +144,142 @@ def test_the_machine_is_measured_in_raw_samples(monkeypatch: pytest.MonkeyPatch,
         rows = machine.measure(choose_device("cpu"))
     finally:
         torch.set_num_threads(threads)
-    write_table(tables.MACHINE, rows, tmp_path / "machine.parquet")
-    counts = rows.groupby(["what", "dtype"])["repetition"].agg(list)
-    assert set(counts.index) == {("multiply", "float32"), ("multiply", "bfloat16"), ("copy", "float32")}
-    assert all(repetitions == list(range(machine.REPETITIONS)) for repetitions in counts)
-    work = rows.groupby("what")["work"].first()
-    assert work["copy"] == 2 * 2**16, "read and written"
-    assert work["multiply"] in (2 * 16**3, 2 * 32**3)
+    write_table(tables.MACHINE_SAMPLES, rows, folder / "samples.parquet")
+    assert len(read_table(tables.MACHINE_SAMPLES, folder / "samples.parquet")) == len(rows)
+    return rows
+
+
+FLOATS = {("multiply", "float32"), ("multiply", "bfloat16"), ("read", "float32"), ("copy", "float32")}
+
+
+def test_the_machine_is_measured_in_raw_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "fastest_kernel", lambda *_: kernels.Kernel("own", kernels.FALLBACK.prepare))
+    rows = _measured(monkeypatch, tmp_path)
+    repetitions = rows.groupby(["what", "dtype"])["repetition"].agg(list)
+    assert set(repetitions.index) == {*FLOATS, ("multiply", "int8")}
+    assert all(turns == list(range(len(turns))) for turns in repetitions)
+    for (what, dtype), own in rows.groupby(["what", "dtype"]):
+        clean, busy = (~own["contaminated"]).sum(), own["contaminated"].sum()
+        assert clean == machine.REPETITIONS or busy == machine.REPETITIONS + 1, f"{what} {dtype} ended early or late"
+    work = rows.groupby("what")["work"].agg(set)
+    assert work["copy"] == {2 * 2**16}, "read and written"
+    assert work["read"] == {2**16}, "the matrix"
+    assert work["multiply"] <= {2 * 16**3, 2 * 32**3}
     assert (rows["wall_ms"] > 0).all()
-    first_turns = rows[rows["repetition"] == 0][["what", "dtype"]]
-    assert rows.iloc[: len(first_turns)].index.equals(first_turns.index), "all take a turn before any has its next"
+    assert set(rows[rows["kernel"].notna()]["dtype"]) == {"int8"}
+    assert set(rows["kernel"].dropna()) == {"own"}
+    assert rows["reason"].isna().all()
+    assert (rows.iloc[:5]["repetition"] == 0).all(), "all take a turn before any has its next"
 
 
-def test_ridges_of_the_machine_are_medians_of_clean_samples() -> None:
-    found = machine_ridges(made_up_machine()).set_index("dtype")
-    assert found[["samples", "contaminated", "contaminated_taken"]].drop_duplicates().to_numpy().tolist() == [[9, 3, 0]]
-    assert found["ridge"].to_dict() == pytest.approx({"float32": 5, "bfloat16": 50})
-    assert found["bandwidth_gb_per_s"].tolist() == pytest.approx([20, 20])
+def test_a_device_without_an_exact_integer_kernel_has_a_reason_instead_of_a_rate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "fastest_kernel", lambda *_: kernels.FALLBACK)
+    rows = _measured(monkeypatch, tmp_path)
+    [refused] = records(rows[rows["dtype"] == "int8"])
+    assert (refused["calls"], refused["wall_ms"], refused["work"], refused["kernel"]) == (0, None, None, None)
+    assert refused["reason"] == machine.NO_KERNEL
+    write_table(tables.MACHINE, summarize_machine(rows, FACTS), tmp_path / "machine.parquet")
+    found = read_table(tables.MACHINE, tmp_path / "machine.parquet")
+    assert records(found)[0]["int8_giga_per_s"] is None
+    assert records(found)[0]["int8_kernel"] is None
+    assert found["samples"].tolist() == [len(rows) - 1]
+    assert set(roofs(found).flops_per_s) == {"float32", "bfloat16"}
+    assert machine_ridges(found)["dtype"].tolist() == ["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All that is asked of a sample of one size."""
+
+    wall_ms: float
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"),
+    [
+        ({2: 1, 4: 4, 8: 40}, 4),
+        ({2: 1, 4: 7, 8: 49}, 8),
+        ({2: 3, 4: 11, 8: 0.1}, 4),
+        ({2: 20, 4: 1, 8: 1}, 2),
+        ({2: 1, 4: 2, 8: 3, 16: 0.1}, 8),
+    ],
+    ids=["a smaller one was faster", "the largest", "what is long enough is the last", "long at once", "the limit"],
+)
+def test_of_products_of_many_sizes_the_fastest_counts(
+    milliseconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SMALLEST", 2)
+    monkeypatch.setattr(machine, "LARGEST", 8)
+    monkeypatch.setattr(machine, "interleaved", lambda arms, *_: [Timing(milliseconds[size]) for size in called[-1:]])
+    called: list[int] = []
+    arm, run = machine._fastest(
+        lambda size: (Arm("multiply", "float32", float(size**3)), lambda: called.append(size)), Device("cpu", "A CPU")
+    )
+    run()
+    assert (arm.work, called[-1]) == (expected**3, expected)
+
+
+def test_the_machine_in_one_row_has_medians_of_clean_samples(tmp_path: Path) -> None:
+    write_table(tables.MACHINE_SAMPLES, machine_samples(), tmp_path / "samples.parquet")
+    samples = read_table(tables.MACHINE_SAMPLES, tmp_path / "samples.parquet")
+    write_table(tables.MACHINE, summarize_machine(samples, FACTS), tmp_path / "machine.parquet")
+    [row] = records(read_table(tables.MACHINE, tmp_path / "machine.parquet"))
+    assert (row["samples"], row["contaminated"], row["contaminated_taken"]) == (15, 5, 0)
+    rates = {name: value for name, value in row.items() if name.endswith("_per_s")}
+    assert rates == pytest.approx(
+        {
+            "float32_giga_per_s": 100,
+            "bfloat16_giga_per_s": 1000,
+            "int8_giga_per_s": 2000,
+            "read_gb_per_s": 20,
+            "copy_gb_per_s": 10,
+            "bandwidth_gb_per_s": 20,
+        }
+    )
+    assert row["int8_kernel"] == "int_mm"
+    assert {name: row[name] for name in asdict(FACTS)} == asdict(FACTS)
+
+
+def test_the_larger_bandwidth_is_the_roof() -> None:
+    samples = machine_samples()
+    slow = samples["wall_ms"].where(samples["what"] != "read", 4 * samples["wall_ms"])
+    found = roofs(summarize_machine(samples.assign(wall_ms=slow), FACTS))
+    assert found.bytes_per_s == pytest.approx(1e10), "that of the copy"
+
+
+def test_roofs_and_ridges_are_those_of_the_machine() -> None:
+    found = roofs(made_up_machine())
+    assert found.flops_per_s == pytest.approx({"float32": 1e11, "bfloat16": 1e12, "int8": 2e12})
+    assert found.bytes_per_s == pytest.approx(2e10)
+    ridges = machine_ridges(made_up_machine()).set_index("dtype")
+    assert ridges["ridge"].to_dict() == pytest.approx({"float32": 5, "bfloat16": 50, "int8": 100})
+    assert ridges["peak_giga_per_s"].to_dict() == pytest.approx({"float32": 100, "bfloat16": 1000, "int8": 2000})
+    assert ridges["bandwidth_gb_per_s"].tolist() == pytest.approx([20, 20, 20])
 
 
 def test_an_arm_without_clean_samples_has_its_median_of_all_and_leaves_the_others_alone() -> None:
-    rows = made_up_machine()
+    rows = machine_samples()
     busy = rows["contaminated"] | (rows["what"] == "copy")
     slow = rows["wall_ms"].where(rows["what"] != "copy", rows["repetition"].map({0: 900.0, 1: 100.0, 2: 200.0}))
-    found = machine_ridges(rows.assign(contaminated=busy, wall_ms=slow)).set_index("dtype")
-    assert found["contaminated_taken"].tolist() == [3, 3]
-    assert found["bandwidth_gb_per_s"].tolist() == pytest.approx([5, 5])
-    assert found["peak_giga_per_s"].to_dict() == pytest.approx({"float32": 100, "bfloat16": 1000})
+    found = summarize_machine(rows.assign(contaminated=busy, wall_ms=slow), FACTS)
+    assert found["contaminated_taken"].tolist() == [3]
+    assert found["copy_gb_per_s"].tolist() == pytest.approx([5])
+    assert found["float32_giga_per_s"].tolist() == pytest.approx([100])
+
+
+def test_what_was_measured_on_is_what_this_process_runs_on() -> None:
+    device = Device("cpu", "A CPU")
+    found = machine.facts(device)
+    assert (found.device, found.device_name, found.features) == ("cpu", "A CPU", device.features)
+    assert (found.threads, found.torch) == (torch.get_num_threads(), torch.__version__)
+    assert found.transformers == transformers.__version__
+
+
+def test_roofs_need_no_torch() -> None:
+    code = "import sys, inferometer.capacity.roofline; sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -209,7 +325,7 @@ def test_intensity_has_a_line_for_each_way_to_count_and_a_point_for_each_device(
     frames: dict[str, pd.DataFrame],
 ) -> None:
     left, middle, right = PLOTS["intensity"](frames).axes
-    own = 2  # lines of the machine
+    own = 3  # lines of the machine
     assert len(left.lines) == 5 + own
     assert len(middle.lines) == 7 + own, "two of them with 4 bits as well"
     labels = [label.get_text() for label in right.get_yticklabels()]
@@ -217,6 +333,7 @@ def test_intensity_has_a_line_for_each_way_to_count_and_a_point_for_each_device(
     assert set(labels) == {
         "this machine, float32",
         "this machine, bfloat16",
+        "this machine, int8",
         "h100-80gb, bfloat16",
         "a100-80gb, bfloat16",
         "t4, float16",

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
+from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
 from inferometer.report import sentences
 from inferometer.report.contents import contents
@@ -427,13 +428,28 @@ def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str
         "this machine: A Processor, threads: 2",
         "–",
         "20.0",
-        "bfloat16 1.00 → 50, float32 0.100 → 5.0",
+        "float32 0.100 → 5.0, bfloat16 1.00 → 50, int8 2.00 → 100",
     ]
-    assert gpus[-1][4] == "measured; samples contaminated by other work: 3 of 9, taken into the medians: 0"
+    assert gpus[-1][4] == "measured; samples contaminated by other work: 5 of 15, taken into the medians: 0"
     text = _section(page, "capacity")
+    assert "and in 8-bit integers by the kernel int_mm ." in text
+    assert "A matrix times a vector reads 20.0 GB/s, a copy reads and writes 10.0 GB/s, and the larger figure" in text
+    assert "The device is A Processor with avx2 avx512_vnni; 2 cores, 23.5 GiB of main memory, Linux x86_64," in text
+    assert "Python 3.11.7, torch 2.13.0, transformers 5.23.0." in text
     assert f"{MEASURED}: the bytes of {len(EVERY) - 1} of {len(EVERY)} schemes are both predicted and measured." in text
     assert "Measured less predicted is 256 bytes" in text
     assert "A layer of llama-3-8b does 1.01 operations per byte when it decodes for 1 request of 512 tokens" in text
+
+
+def test_a_machine_without_an_integer_kernel_has_no_roof_for_integers(tmp_path: Path) -> None:
+    config = study(schemes=("fp",))
+    write_results(config, tmp_path)
+    rows = read_table(MACHINE, tmp_path / "machine.parquet").assign(int8_giga_per_s=None, int8_kernel=None)
+    write_table(MACHINE, rows, tmp_path / "machine.parquet")
+    render(TEMPLATES, tmp_path / "page.html", contents(config, tmp_path, TEMPLATES / "reported.yaml"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "but not in 8-bit integers, of which torch has no exact product here." in _section(page, "capacity")
+    assert _body(_tables(page, "capacity")[4])[-1][3] == "float32 0.100 → 5.0, bfloat16 1.00 → 50"
 
 
 def test_a_model_without_a_prediction_is_said_to_have_none() -> None:

@@ -14,6 +14,7 @@ from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, RANGES, SURF
 from inferometer.capacity.tables import (
     INTENSITY,
     MACHINE,
+    MACHINE_SAMPLES,
     PARAMETERS,
     REQUESTS,
     RIDGES,
@@ -57,7 +58,7 @@ from tests.workflow.snakemake_runs import SCHEMES as STUDY_SCHEMES
 
 pytestmark = pytest.mark.timeout(300)
 
-CAPACITY = (PARAMETERS, PREDICTED_WEIGHTS, REQUESTS, INTENSITY, RIDGES, STUDIES, STORED, MACHINE)
+CAPACITY = (PARAMETERS, PREDICTED_WEIGHTS, REQUESTS, INTENSITY, RIDGES, STUDIES, STORED, MACHINE_SAMPLES)
 TABLES: dict[str, Table] = {
     "sources/corpora/calibration-text.parquet": CORPUS,
     "sources/corpora/evaluation-text.parquet": CORPUS,
@@ -90,6 +91,7 @@ TABLES: dict[str, Table] = {
     f"tiny/evaluation/{SENSITIVE}/sensitivity.parquet": SENSITIVITY,
     f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
     **{f"capacity/{table.path.split('/')[-1]}": table for table in CAPACITY},
+    "machine.parquet": MACHINE,
     "fundamentals/digits.parquet": DIGITS,
     "fundamentals/digits-run.parquet": RUN,
     "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
