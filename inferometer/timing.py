@@ -103,7 +103,7 @@ def phases_of(arm: Arm, work: Work, repetition: int, device: Device) -> list[Sam
     ]
 
 
-def _until_long_enough(call: Callable[[], object], device: Device) -> Work:
+def until_long_enough(call: Callable[[], object], device: Device) -> Work:
     """A call as work of one phase, repeated until it has lasted a tenth of a second."""
 
     def work() -> Iterator[Phase]:
@@ -146,7 +146,7 @@ def interleaved(arms: Mapping[Arm, Callable[[], object]], repetitions: int, devi
 
     A sample lasts a tenth of a second or longer, by as many calls as that takes.
     """
-    works = {arm: _until_long_enough(call, device) for arm, call in arms.items()}
+    works = {arm: until_long_enough(call, device) for arm, call in arms.items()}
     return interleaved_phases(works, Enough(repetitions), device)
 
 
