@@ -160,8 +160,8 @@ def _check_profiled(config: Config) -> None:
         entry = config["schemes"][name]
         if entry and entry.get("engine", "simulated") == "simulated":
             raise ConfigError(
-                f"configuration key `profiling.schemes` names {name!r}, whose arithmetic is simulated, so that its time "
-                "says nothing; name float schemes and those with `engine: integer` or `bitsandbytes`."
+                f"configuration key `profiling.schemes` names {name!r}, whose arithmetic is simulated, so that its "
+                "time says nothing; name float schemes and those with `engine: integer` or `bitsandbytes`."
             )
         if calibrates(entry) or any(key in entry for key in ("smoothing", "rotation")):
             raise ConfigError(

@@ -94,7 +94,6 @@ rule profile_kernels:
         mem_mb=8000,
         runtime=60,
     params:
-        dtypes=config["profiling"]["dtypes"],
         settings=profiling_settings("kernels"),
         device=config["device"],
         code=code("profile_kernels.py"),

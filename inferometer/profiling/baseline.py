@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.profiling.generation import read, write
 from inferometer.profiling.tables import BASELINE
-from inferometer.timing import Phase, Sample, phases_of, warm_up
+from inferometer.timing import Phase, Sample, phases_of
 
 ATTEMPTS = 3  # until one is not contaminated
-WARM_UP_TOKENS = 4
+WARM_UP_TOKENS = 2
 NOTHING = dict.fromkeys(column.name for column in BASELINE.columns if column.nullable)
 
 
@@ -117,7 +117,7 @@ def measure(
         for batch in batches:
             prompt = encoded(tokenizer, text).to(model.device).repeat(batch, 1)
             try:
-                warm_up(lambda prompt=prompt: write(model, *read(model, prompt), WARM_UP_TOKENS), device)  # type: ignore[misc]
+                write(model, *read(model, prompt), WARM_UP_TOKENS)  # memory and kernels are ready afterwards
                 row = _row(model, tokenizer, prompt, new_tokens, device, joules)
             except (RuntimeError, MemoryError) as error:
                 row = {**NOTHING, "contaminated": False, "reason": why_no_memory(error)}

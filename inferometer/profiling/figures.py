@@ -30,7 +30,7 @@ def _plainly(axes: Axes) -> None:
 def _subjects(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Label, colour and rows of each scheme, dtype and number of layers."""
     names = ["scheme", "dtype", "layers"]
-    several = rows["layers"].nunique() > 1
+    several = len(rows["layers"].unique()) > 1
     for place, (values, own) in enumerate(rows.groupby(names, sort=False)):
         scheme, dtype, layers = values
         ending = f", {layers} layers" if several else ""
@@ -45,11 +45,12 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, knees: pd.DataFrame, phase: str)
         guessed = bool(own["extrapolated"].iloc[0])
         low, high = ("latency_ms_low", "latency_ms_high") if guessed else ("latency_ms_q25", "latency_ms_q75")
         spread = [own["latency_ms"] - own[low], own[high] - own["latency_ms"]]
-        kind = {"fmt": "o:", "mfc": "white"} if guessed else {"fmt": "o-"}
+        kind, inside = ("o:", "white") if guessed else ("o-", colour)
         label = f"{label} (extrapolated)" if guessed else label
         axes.errorbar(
-            own["prompt_tokens"], own["latency_ms"], spread, ms=4, lw=1.2, capsize=2, color=colour, label=label, **kind
-        )
+            own["prompt_tokens"], own["latency_ms"], spread, fmt=kind, mfc=inside, ms=4, lw=1.2, capsize=2,
+            color=colour, label=label,
+        )  # fmt: skip
         axes.plot(own["prompt_tokens"], own["predicted_ms"], "--", lw=0.9, color=colour)
         subject = own.iloc[0]
         found = knees[
@@ -59,7 +60,7 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, knees: pd.DataFrame, phase: str)
             & (knees["layers"] == subject["layers"])
         ]
         for knee in found.itertuples():
-            if knee.shortest_tokens < knee.knee_tokens < knee.longest_tokens:
+            if knee.has_flat and knee.rises:
                 axes.plot([knee.knee_tokens], [knee.flat_ms], marker="D", ms=7, mfc="none", color=colour, ls="none")
     logarithmic_x(axes, sorted(int(tokens) for tokens in rows["prompt_tokens"].unique()), "tokens of the prompt")
     axes.set_title(PHASES[phase])
@@ -85,7 +86,7 @@ def plot_latency(profile: pd.DataFrame, knees: pd.DataFrame, model: str) -> Figu
 
 
 def plot_memory(memory: pd.DataFrame, slopes: pd.DataFrame, model: str) -> Figure:
-    """What memory gains as a model writes, of each quantity, beside the line that theory draws. Of MEMORY and SLOPES."""
+    """What memory gains as a model writes, beside the line that theory draws. Takes MEMORY and SLOPES."""
     lines = slopes[(slopes["model"] == model) & ~slopes["extrapolated"]]
     measured = memory[memory["reason"].isna()]
     with style():

@@ -62,6 +62,11 @@ class Cell:
         return self.heads.query_heads * self.tokens * self.heads.head_dim * self._torch_dtype.itemsize
 
     @property
+    def score_bytes(self) -> int:
+        """Bytes of one matrix of scores of all heads."""
+        return self.heads.query_heads * self.tokens**2 * self._torch_dtype.itemsize
+
+    @property
     def _torch_dtype(self) -> torch.dtype:
         found: torch.dtype = getattr(torch, self.dtype)
         return found
@@ -315,6 +320,7 @@ def measure(heads: Heads, tokens: Sequence[int], dtypes: Sequence[str], enough: 
         kernels = {kernel.name: available(kernel, heads, dtype, device) for kernel in EVERY}
         for count in tokens:
             cell = Cell(heads, count, dtype)
-            shared = {"dtype": dtype, "tokens": count, "output_bytes": cell.output_bytes, "device": device.kind}
+            shared = {"dtype": dtype, "tokens": count, "device": device.kind}
+            shared |= {"output_bytes": cell.output_bytes, "score_bytes": cell.score_bytes}
             rows += [{"kernel": name, **shared, **found} for name, found in _measured(kernels, cell, enough, device)]
     return pd.DataFrame(rows)

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from inferometer.profiling.heads import Heads
 from inferometer.samples import best_samples, spread
 
 ARM = ["kernel", "dtype", "tokens"]
 SIZE = ["dtype", "tokens"]
+KEPT = ["extra_bytes", "score_bytes", "difference", "device", "reason"]
 STANDARD = "standard"
 NAMES = (STANDARD, "math", "flash", "efficient", "cudnn", "flash_attn")  # of all kernels, in the order of a reader
 
@@ -19,14 +19,13 @@ def _over_standard(rows: pd.DataFrame, column: str) -> pd.Series:
     return ratio.where(beside > 0)
 
 
-def summarize(kernels: pd.DataFrame, heads: Heads) -> pd.DataFrame:
-    """The KERNEL_SPEED table without its model, from KERNELS of one model with such heads."""
+def summarize(kernels: pd.DataFrame) -> pd.DataFrame:
+    """The KERNEL_SPEED table without its model, from KERNELS of one model."""
     rows = []
     for _, samples in best_samples(kernels, ARM).groupby(ARM, sort=False):
         first = samples.iloc[0]
-        kept = {name: first[name] for name in (*ARM, "extra_bytes", "difference", "device", "reason")}
-        score_bytes = int(first["output_bytes"]) // heads.head_dim * int(first["tokens"])
-        rows.append({**kept, **spread(samples), "score_bytes": score_bytes})
+        kept = {name: first[name] for name in (*ARM, *KEPT)}
+        rows.append({**kept, **spread(samples)})
     speed = pd.DataFrame(rows)
     return speed.assign(
         speedup=1 / _over_standard(speed, "latency_ms"), extra_ratio=_over_standard(speed, "extra_bytes")

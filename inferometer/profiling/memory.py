@@ -12,8 +12,12 @@ from inferometer.profiling.subjects import Subject
 
 
 def cache_bytes(cache: Cache) -> int:
-    """Exact bytes that the tensors of a cache keep alive: of views the whole of what they view, shared ones once."""
-    tensors = [value for layer in cache.layers for value in vars(layer).values() if isinstance(value, Tensor)]
+    """Exact bytes that keys and values of a cache keep alive: of views the whole of what they view, shared ones once.
+
+    Counters of tokens, which some layers hold as a tensor of one number, are left out.
+    """
+    held = [value for layer in cache.layers for value in vars(layer).values() if isinstance(value, Tensor)]
+    tensors = [tensor for tensor in held if tensor.ndim > 1]
     return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 

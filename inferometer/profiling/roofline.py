@@ -4,7 +4,7 @@ The roofline (Williams et al. 2009): work takes at least what its operations tak
 its bytes take at the peak bandwidth. Needs no torch.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,7 +66,8 @@ def cost(shape: Shape, scheme: Entry, cell: Cell) -> Cost:
     logits = cell.batch * shape.vocabulary
     head_bytes = size * (shape.vocabulary * shape.hidden_size + logits + cell.batch * shape.hidden_size)
     multiplies_int8 = scheme.get("engine") == "integer" and "activations" in scheme
-    flops = Counter({cell.dtype: cell.layers * attention.work.flops + 2.0 * logits * shape.hidden_size})
+    flops = defaultdict[str, float](float)
+    flops[cell.dtype] += cell.layers * attention.work.flops + 2.0 * logits * shape.hidden_size
     flops["int8" if multiplies_int8 else cell.dtype] += cell.layers * products
     return Cost(dict(flops), cell.layers * layer.bytes + head_bytes)
 

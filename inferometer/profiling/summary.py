@@ -12,6 +12,7 @@ from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import DTYPE_BYTES, kv_bytes_per_token
 from inferometer.errors import InferometerError
 from inferometer.profiling.fits import extrapolated, knee, line, ratio_of_medians
+from inferometer.profiling.kernels_summary import summarize
 from inferometer.profiling.roofline import Cell, Cost, Prediction, cost, predict
 from inferometer.samples import best_samples, spread
 
@@ -79,11 +80,17 @@ def _tokens_per_s(row: Row, new_tokens: int) -> float:
     return float(1000 * row["batch"] * tokens / row["latency_ms"])
 
 
+def _reason(samples: pd.DataFrame) -> str | None:
+    """Why an arm was not measured, or None where it was."""
+    reason = samples["reason"].iloc[0]
+    return None if pd.isna(reason) else str(reason)
+
+
 def _cells(latency: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame]]:
     """Each measured cell's row, and its samples."""
     for values, taken in best_samples(latency, CELL).groupby(CELL):
         row = dict(zip(CELL, values, strict=True)) | spread(taken)
-        yield row | {"reason": taken["reason"].iloc[0], "device": taken["device"].iloc[0]}, taken
+        yield row | {"reason": _reason(taken), "device": taken["device"].iloc[0]}, taken
 
 
 def _extrapolated_cells(latency: pd.DataFrame, layers: int) -> Iterator[Row]:
@@ -91,7 +98,8 @@ def _extrapolated_cells(latency: pd.DataFrame, layers: int) -> Iterator[Row]:
     timed = best_samples(latency[latency["calls"] > 0], CELL)
     names = [name for name in CELL if name != "layers"]
     for values, taken in timed.groupby(names):
-        walls = {int(count): own["wall_ms"].to_numpy(float) for count, own in taken.groupby("layers")}  # type: ignore[call-overload]
+        by_layers: Any = taken.groupby("layers")["wall_ms"]
+        walls = {int(count): own.to_numpy(float) for count, own in by_layers}
         if len(walls) < 2 or layers <= max(walls):
             continue
         fewer, *_, more = sorted(walls)
@@ -139,6 +147,8 @@ def knees(latency: Mapping[str, pd.DataFrame], profile: pd.DataFrame) -> pd.Data
                     "knee_tokens": found.knee_tokens,
                     "knee_tokens_low": found.low,
                     "knee_tokens_high": found.high,
+                    "has_flat": found.has_flat,
+                    "rises": found.rises,
                     "flat_ms": found.flat_ms,
                     "ms_per_token": found.ms_per_token,
                     "error": found.error,
@@ -178,7 +188,7 @@ def _extrapolated_slopes(measured: list[Row], layers: int) -> Iterator[Row]:
     """Slope and intercept at all layers by the line through two numbers of layers; errors add up as variances do."""
     table = pd.DataFrame(measured)
     for _, group in table.groupby(["scheme", "dtype", "quantity"]):
-        rows = group.sort_values("layers").to_dict("records")
+        rows: list[Any] = group.sort_values("layers").to_dict("records")
         if len(rows) < 2 or layers <= rows[-1]["layers"]:
             continue
         fewer, more = rows[0], rows[-1]
@@ -215,7 +225,7 @@ def cache_speed(cache: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for values, samples in taken.groupby(arm):
             own = dict(zip(arm, values, strict=True))
             without = taken[(taken["prompt_tokens"] == own["prompt_tokens"]) & ~taken["cache"]]
-            row: Row = {"model": model, **own, **spread(samples), "reason": samples["reason"].iloc[0]}
+            row: Row = {"model": model, **own, **spread(samples), "reason": _reason(samples)}
             row |= {name: samples[name].iloc[0] for name in ("dtype", "device")}
             row |= dict.fromkeys(("speedup", "speedup_low", "speedup_high"))
             if own["cache"] and row["samples"] and (without["calls"] > 0).all():
@@ -224,3 +234,8 @@ def cache_speed(cache: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 row |= {"speedup": ratio.estimate, "speedup_low": ratio.low, "speedup_high": ratio.high}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def kernel_speed(kernels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The KERNEL_SPEED table of the KERNELS tables, by model."""
+    return pd.concat([summarize(table).assign(model=model) for model, table in kernels.items()], ignore_index=True)

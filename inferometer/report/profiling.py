@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from inferometer.profiling.fits import Knee, knee
@@ -71,14 +70,14 @@ def _subject(row: Any, several: bool) -> str:
 
 def _knee_said(found: Any) -> str:
     """Where a latency begins to rise, by a row of KNEES or a Knee with its lengths."""
-    if found.knee_tokens <= found.shortest_tokens:
+    if not found.has_flat:
         return f"rises from the shortest prompt on, by {number(found.ms_per_token, 2)} ms a token"
-    if found.knee_tokens >= found.longest_tokens:
+    if not found.rises:
         return f"is flat at {number(found.flat_ms)} ms over all lengths"
     return (
         f"is flat at {number(found.flat_ms)} ms up to {number(found.knee_tokens, 2)} tokens "
-        f"{interval(found.knee_tokens_low, found.knee_tokens_high, 2)} and rises by {number(found.ms_per_token, 2)} ms a "
-        "token beyond"
+        f"{interval(found.knee_tokens_low, found.knee_tokens_high, 2)} and rises by {number(found.ms_per_token, 2)} "
+        "ms a token beyond"
     )
 
 
@@ -86,7 +85,8 @@ def said_of_latency(cells: pd.DataFrame, knees: pd.DataFrame) -> list[str]:
     """Where prefill stops being flat and what holds it up, what a decoded token takes, and how far that is from the
     roofline. Takes one model's rows of PROFILE and KNEES."""
     said = []
-    several = cells[~cells["extrapolated"]]["layers"].nunique() > 1
+    several = len(cells[~cells["extrapolated"]]["layers"].unique()) > 1
+    row: Any
     for row in knees[knees["phase"] == "prefill"].itertuples():
         below, above = BOUNDS.get(str(row.bound_below)), BOUNDS.get(str(row.bound_above))
         held = f"; {below} holds up the shortest prompt and {above} the longest" if below and above else ""
@@ -122,8 +122,8 @@ def said_of_study(reported: Mapping[str, Any]) -> str:
     return (
         f"The source study (section {reported['section']}) printed such latencies of {reported['model']} on "
         f"{reported['device']}: {_study_knee(found)}, by the same fit of its means, within {percent(found.error)}. It "
-        "explains the flat part by fixed overheads and the rise by arithmetic that saturates the GPU; it did not measure "
-        "which, as is done here."
+        "explains the flat part by fixed overheads and the rise by arithmetic that saturates the GPU; it did not "
+        "measure which, as is done here."
     )
 
 
@@ -137,23 +137,24 @@ def _study_knee(found: Knee) -> str:
 def said_of_memory(slopes: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
     """What a written token adds to memory, against the configuration and the source study. Takes a model's SLOPES."""
     said = []
+    row: Any
     for layers, rows in slopes[~slopes["extrapolated"]].groupby("layers"):
-        by = rows.set_index("quantity")
+        by: Any = rows.set_index("quantity")
         tensors, process, peak = (by.loc[name] for name in QUANTITIES)
         exact = "exactly what" if abs(tensors["ratio"] - 1) < EXACT else f"{number(tensors['ratio'], 4)} times what"
         said.append(
-            f"With {layers} layers each written token adds {number(tensors['bytes_per_token'], 6)} bytes to the tensors "
-            f"of the cache, {exact} the configuration predicts. The trimmed process grows by "
+            f"With {layers} layers each written token adds {number(tensors['bytes_per_token'], 6)} bytes to the "
+            f"tensors of the cache, {exact} the configuration predicts. The trimmed process grows by "
             f"{number(process['ratio'], 3)} times that (R² {process['r_squared']:.4f}), its peak by "
-            f"{number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): while a layer's keys and values are joined, "
-            "the old and the new ones are there together."
+            f"{number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): while a layer's keys and values are "
+            "joined, the old and the new ones are there together."
         )
     for row in slopes[slopes["extrapolated"] & (slopes["quantity"] == "cache_bytes")].itertuples():
         theirs = reported["bytes_per_token"]
         verdict = "the same" if abs(row.bytes_per_token / theirs - 1) < EXACT else "not the same"
         said.append(
-            f"Extrapolated to {row.layers} layers, with a standard error of {number(row.standard_error, 2)}, a token takes "
-            f"{row.bytes_per_token:,.0f} bytes = {row.bytes_per_token / MIB:.4f} MiB. The source study (section "
+            f"Extrapolated to {row.layers} layers, with a standard error of {number(row.standard_error, 2)}, a token "
+            f"takes {row.bytes_per_token:,.0f} bytes = {row.bytes_per_token / MIB:.4f} MiB. The source study (section "
             f"{reported['section']}) printed {reported['printed']} a token for {reported['model']}: {verdict}."
         )
     return said
@@ -162,9 +163,9 @@ def said_of_memory(slopes: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
 def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
     """What the cache gains, and whether it changes what is written. Takes a model's CACHE_SPEED and CACHE_CHECKS."""
     gained = speed[speed["cache"] & speed["speedup"].notna()].sort_values("prompt_tokens")
+    rows: list[Any] = list(gained.itertuples())
     each = [
-        f"{row.prompt_tokens:,}: {number(row.speedup, 3)} {interval(row.speedup_low, row.speedup_high)}"
-        for row in gained.itertuples()
+        f"{row.prompt_tokens:,}: {number(row.speedup, 3)} {interval(row.speedup_low, row.speedup_high)}" for row in rows
     ]
     written = int(speed["new_tokens"].iloc[0])
     relative = (checks["difference"] / checks["largest_logit"]).max()
@@ -173,8 +174,8 @@ def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
     verdict = "agree" if fine else "do NOT agree"
     return [
         f"Speed-up by the cache for {written} written tokens, by tokens of the prompt: {'; '.join(each)}.",
-        f"Logits with and without the cache {verdict}: they differ by at most {number(relative, 2)} of the largest logit, "
-        f"and {same} are written.",
+        f"Logits with and without the cache {verdict}: they differ by at most {number(relative, 2)} of the largest "
+        f"logit, and {same} are written.",
     ]
 
 
@@ -184,8 +185,8 @@ def said_of_kernels(speed: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
     for dtype, rows in speed[(speed["kernel"] == "flash") & speed["speedup"].notna()].groupby("dtype"):
         row = rows.sort_values("tokens").iloc[-1]
         said.append(
-            f"In {dtype} and at {row['tokens']:,} tokens PyTorch's fused kernel is {number(row['speedup'])} times as fast "
-            f"as standard attention and needs {percent(row['extra_ratio'])} of its extra memory."
+            f"In {dtype} and at {row['tokens']:,} tokens PyTorch's fused kernel is {number(row['speedup'])} times as "
+            f"fast as standard attention and needs {percent(row['extra_ratio'])} of its extra memory."
         )
         beyond = rows[rows["tokens"] > reported["tokens"]]
         if len(beyond):
@@ -210,13 +211,13 @@ def said_of_baseline(baseline: pd.DataFrame, reported: Mapping[str, Any]) -> lis
     for batch, own in rows.groupby("batch"):
         said.append(
             f"In batches of {batch} it writes {number(own['tokens_per_s'].median())} tokens a second "
-            f"({number(own['tokens_per_s'].min())} to {number(own['tokens_per_s'].max())}), in {own['dtype'].iloc[0]} on "
-            f"{own['device'].iloc[0]}."
+            f"({number(own['tokens_per_s'].min())} to {number(own['tokens_per_s'].max())}), in "
+            f"{own['dtype'].iloc[0]} on {own['device'].iloc[0]}."
         )
     least, most = (reported["tokens"] / seconds for seconds in reversed(reported["seconds"]))
     said.append(
-        f"{reported['study']} took {reported['seconds'][0]} to {reported['seconds'][1]} s for {reported['tokens']} tokens "
-        f"with {reported['model']} on processors, that is {number(least)} to {number(most)} tokens a second."
+        f"{reported['study']} took {reported['seconds'][0]} to {reported['seconds'][1]} s for {reported['tokens']} "
+        f"tokens with {reported['model']} on processors, that is {number(least)} to {number(most)} tokens a second."
     )
     joules = rows[rows["joules"].notna()]
     if len(joules):
@@ -233,8 +234,8 @@ def _contaminated(tables: Sequence[pd.DataFrame]) -> str | None:
     if not taken:
         return None
     return (
-        f"Other work ran on the machine during {taken} of {every} samples, even when they were repeated: read ratios, and "
-        "not milliseconds, of the cells concerned."
+        f"Other work ran on the machine during {taken} of {every} samples, even when they were repeated: of the cells "
+        "concerned, read ratios and not milliseconds."
     )
 
 

@@ -154,7 +154,8 @@ def test_memory_that_runs_out_leaves_the_rows_before_it(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(generation, "_next_token", failing)
     table = memory.measure([_subject(model)], 4, [2, 8, 16], CPU)
-    assert table["reason"].tolist() == [None, None, "not enough memory (no more)"]
+    assert table["reason"].isna().tolist() == [True, True, False]
+    assert table["reason"].iloc[2] == "not enough memory (no more)"
     assert table["cache_bytes"].notna().tolist() == [True, True, False]
 
 
@@ -173,11 +174,11 @@ def _sleeper(prefill_s: float, decode_s: float) -> PreTrainedModel:
 
 
 def test_a_model_that_sleeps_takes_as_long_as_it_sleeps(tmp_path: Path) -> None:
-    model = _sleeper(0.4, 0.2)
+    model = _sleeper(0.8, 0.4)
     table = latency.measure([_subject(model)], [5], [1], 3, Enough(2), CPU, "unknown")
     write_table(LATENCY, table, tmp_path / "latency.parquet")
     found = table.groupby("phase")["wall_ms"].min()
-    expected = {"prefill": 400, "decode": 200, "end_to_end": 800}
+    expected = {"prefill": 800, "decode": 400, "end_to_end": 1600}
     for phase, milliseconds in expected.items():
         assert milliseconds <= found[phase] <= 1.05 * milliseconds
     assert (table["cpu_ms"] < 0.5 * table["wall_ms"]).all(), "asleep it uses no processor"
@@ -193,7 +194,8 @@ def test_whole_passes_are_the_sums_of_their_phases() -> None:
         by[by["phase"] == phase]["wall_ms"].astype(float) for phase in ("prefill", "decode", "end_to_end")
     )
     pd.testing.assert_series_equal(whole, prefill + 4 * decode)
-    assert len(whole) == 2 * 2 * 2 * 2
+    assert (whole.groupby(cell[:-1]).size() >= 2).all()
+    assert len(whole.groupby(cell[:-1])) == 2 * 2 * 2
     assert set(table["calls"][table["phase"] == "decode"]) == {4}
 
 
@@ -221,7 +223,9 @@ def test_a_process_that_hogs_the_machine_is_noticed_and_its_samples_marked() -> 
     assert len(samples) == 3, "repeated, within the bound"
 
 
-def test_cells_that_do_not_fit_are_rows_with_the_reason_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cells_that_do_not_fit_are_rows_with_the_reason_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     model = tiny_model()
     shape = _shape(model)
     limit = latency.needed_bytes(shape, latency.Arm("fp", "float32", 3, 8, 1, 2))
@@ -307,8 +311,27 @@ def test_a_cache_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (checks["difference"] > checks["tolerance"] * checks["largest_logit"]).all()
 
 
+def test_prompts_without_memory_are_rows_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, real = tiny_model(), generation._next_token
+
+    def failing(model: PreTrainedModel, tokens: torch.Tensor, kept: Any) -> torch.Tensor:
+        if tokens.shape[1] > 8:
+            raise torch.OutOfMemoryError("no more")
+        return real(model, tokens, kept)
+
+    monkeypatch.setattr(generation, "_next_token", failing)
+    checks = cache.check(model, [4, 9], 2, CPU)
+    write_table(CACHE_CHECKS, checks, tmp_path / "checks.parquet")
+    table = cache.measure(model, checks, 2, Enough(2), CPU)
+    write_table(CACHE, table, tmp_path / "cache.parquet")
+    speed = summary.cache_speed({"tiny": table})
+    write_table(CACHE_SPEED, speed, tmp_path / "speed.parquet")
+    assert speed.groupby("prompt_tokens")["reason"].count().to_dict() == {4: 0, 9: 2}
+
+
 def test_both_ways_are_timed_at_every_length(tmp_path: Path) -> None:
-    table = cache.measure(tiny_model(), [3, 20], 3, Enough(2), CPU)
+    model = tiny_model()
+    table = cache.measure(model, cache.check(model, [3, 20], 3, CPU), 3, Enough(2), CPU)
     write_table(CACHE, table, tmp_path / "cache.parquet")
     speed = summary.cache_speed({"tiny": table})
     write_table(CACHE_SPEED, speed, tmp_path / "speed.parquet")
@@ -458,7 +481,13 @@ def _made_up_latency() -> pd.DataFrame:
         for tokens in (10, 50, 100, 200, 400, 800):
             for repetition in range(3):
                 wall = _law(layers, tokens, repetition)
-                common = {"scheme": "fp", "dtype": "float32", "layers": layers, "prompt_tokens": tokens, "batch": 1}
+                common: dict[str, Any] = {
+                    "scheme": "fp",
+                    "dtype": "float32",
+                    "layers": layers,
+                    "prompt_tokens": tokens,
+                    "batch": 1,
+                }
                 common |= {"new_tokens": 5, "repetition": repetition, "foreign_load": 0.0, "contaminated": False}
                 common |= {"cpu_ms": wall, "reason": None, "kernels": None, "device": "cpu"}
                 rows.append({**common, "phase": "prefill", "calls": 1, "wall_ms": wall})
@@ -478,7 +507,7 @@ def test_a_profile_holds_medians_theory_and_what_all_layers_would_take(tiny_shap
     theories = {"tiny": summary.Theory(tiny_shape, 32, {"fp": {}}, ROOFS)}
     profile = summary.profile({"tiny": table}, theories)
     write_table(PROFILE, profile, tmp_path / "profile.parquet")
-    cells = profile.set_index(["layers", "prompt_tokens", "phase"])
+    cells: Any = profile.set_index(["layers", "prompt_tokens", "phase"])
     assert cells.loc[(2, 200, "prefill"), "latency_ms"] == pytest.approx(_law(2, 200, 1))
     assert cells.loc[(32, 200, "prefill"), "latency_ms"] == pytest.approx(_law(32, 200, 1))
     assert (

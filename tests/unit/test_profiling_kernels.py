@@ -267,6 +267,7 @@ def samples() -> pd.DataFrame:
             for tokens in (512, 1024, 2048):
                 output = size * 96 * tokens
                 cell = {"kernel": kernel, "dtype": dtype, "tokens": tokens, "output_bytes": output, "device": "cpu"}
+                cell["score_bytes"] = size * 6 * tokens**2
                 if kernel == "cudnn" or (kernel, dtype, tokens) == ("standard", "float32", 2048):
                     rows.append({**cell, **refusal("too little"), "extra_bytes": None, "difference": None})
                     continue
@@ -280,7 +281,7 @@ def samples() -> pd.DataFrame:
 
 
 def test_the_summary_holds_every_kernel_against_the_standard_one(tmp_path: Path) -> None:
-    speed = summarize(samples(), HEADS)
+    speed = summarize(samples())
     write_table(KERNELS, samples(), tmp_path / "kernels.parquet")
     write_table(KERNEL_SPEED, speed.assign(model="a"), tmp_path / "speed.parquet")
     assert len(speed) == 3 * 2 * 3
@@ -303,7 +304,7 @@ def test_the_summary_holds_every_kernel_against_the_standard_one(tmp_path: Path)
 
 
 def test_what_was_measured_can_be_summed_up_and_drawn(tmp_path: Path) -> None:
-    speed = summarize(measure(HEADS, [16, 64], ["float32"], Enough(2), CPU), HEADS)
+    speed = summarize(measure(HEADS, [16, 64], ["float32"], Enough(2), CPU))
     write_table(KERNEL_SPEED, speed.assign(model="a"), tmp_path / "speed.parquet")
     stored = read_table(KERNEL_SPEED, tmp_path / "speed.parquet")
     assert stored["speedup"].notna().sum() >= len(ON_CPU) * 2
@@ -311,7 +312,7 @@ def test_what_was_measured_can_be_summed_up_and_drawn(tmp_path: Path) -> None:
 
 
 def test_the_figure_is_the_same_every_time(tmp_path: Path) -> None:
-    speed = summarize(samples(), HEADS)
+    speed = summarize(samples())
     for file in ("one", "two"):
         save(plot_kernels(speed), tmp_path / f"{file}.svg", 60)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
@@ -320,7 +321,7 @@ def test_the_figure_is_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_kernels_without_a_line_are_named_below_the_panels() -> None:
-    speed = summarize(samples(), HEADS)
+    speed = summarize(samples())
     figure = plot_kernels(speed)
     said = "Not measured: standard (float32 at 2k), cudnn."
     assert said_of_refused(speed) == figure.get_supxlabel() == said

@@ -27,7 +27,7 @@ with job(snakemake.log[0]) as stopwatch:
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
         checks = check(model, lengths, new_tokens, device)
-        table = measure(model, lengths, new_tokens, Enough(settings["repetitions"], settings["seconds"]), device)
+        table = measure(model, checks, new_tokens, Enough(settings["repetitions"], settings["seconds"]), device)
     write_run(
         Path(output.run),
         step="profile_cache",

@@ -1,7 +1,9 @@
 """Gather raw times and bytes into medians, slopes and knees, beside what theory predicts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from snakemake.iocontainers import Snakemake
 
 from inferometer.capacity.catalogue import shape_or_reason
@@ -9,10 +11,15 @@ from inferometer.capacity.roofline import roofs
 from inferometer.capacity.tables import MACHINE
 from inferometer.jobs import job
 from inferometer.profiling import summary, tables
-from inferometer.profiling.kernels_summary import kernel_speed
 from inferometer.tables import Table, read_table, write_csv, write_table
 
 snakemake: Snakemake
+
+
+def tables_of(table: Table, paths: Sequence[str], models: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """A table of every model."""
+    return {model: read_table(table, Path(path)) for model, path in zip(models, paths, strict=True)}
+
 
 with job(snakemake.log[0]):
     params, inputs = snakemake.params, snakemake.input
@@ -26,18 +33,15 @@ with job(snakemake.log[0]):
         model: summary.Theory(shape, params.layers[model], params.schemes, limits) for model, shape in shapes.items()
     }
 
-    def read(table: Table, name: str, models: list[str]) -> dict[str, object]:
-        return {model: read_table(table, Path(path)) for model, path in zip(models, inputs[name], strict=True)}
-
-    latency = read(tables.LATENCY, "latency", params.models)
+    latency = tables_of(tables.LATENCY, inputs.latency, params.models)
     profile = summary.profile(latency, theories)
     write_table(tables.PROFILE, profile, output["profile"])
     write_csv(tables.PROFILE, output["profile"], output["profile_csv"])
     write_table(tables.KNEES, summary.knees(latency, profile), output["knees"])
-    slopes = summary.slopes(read(tables.MEMORY, "memory", params.models), theories)
+    slopes = summary.slopes(tables_of(tables.MEMORY, inputs.memory, params.models), theories)
     write_table(tables.SLOPES, slopes, output["slopes"])
     write_csv(tables.SLOPES, output["slopes"], output["slopes_csv"])
-    cache = read(tables.CACHE, "cache", params.measured)
+    cache = tables_of(tables.CACHE, inputs.cache, params.measured)
     write_table(tables.CACHE_SPEED, summary.cache_speed(cache), output["cache"])
-    kernels = read(tables.KERNELS, "kernels", params.measured)
-    write_table(tables.KERNEL_SPEED, kernel_speed(kernels, shapes), output["kernels"])
+    kernels = tables_of(tables.KERNELS, inputs.kernels, params.measured)
+    write_table(tables.KERNEL_SPEED, summary.kernel_speed(kernels), output["kernels"])
