@@ -1,5 +1,6 @@
 """A small study with made-up results, as the workflow leaves them: tables, figures and manifests, without any model."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from inferometer.calibration.tables import RANGES
 from inferometer.capacity import chapter
 from inferometer.capacity import tables as capacity
 from inferometer.capacity.catalogue import find_shape
-from inferometer.capacity.roofline import Facts, summarize_machine
-from inferometer.capacity.storage import weight_bytes
+from inferometer.capacity.roofline import Facts, roofs, summarize_machine
+from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.evaluation.choices_summary import summarize_accuracy
 from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
 from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
@@ -22,8 +23,20 @@ from inferometer.fundamentals.summary import summarize_digits, summarize_latency
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
 from inferometer.manifest import Manifest
 from inferometer.plotting import save
+from inferometer.profiling import summary
+from inferometer.profiling.tables import (
+    BASELINE,
+    CACHE_CHECKS,
+    CACHE_SPEED,
+    KERNEL_SPEED,
+    KNEES,
+    MEMORY,
+    PROFILE,
+    SLOPES,
+)
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
+from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
 
@@ -61,6 +74,7 @@ SECTIONS = (
     "smoothing",
     "rotation",
     "capacity",
+    "profiling",
     "fundamentals",
     "machine",
     "sources",
@@ -68,6 +82,7 @@ SECTIONS = (
 )
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
+PROMPTS, NEW_TOKENS = (10, 50, 100, 200, 400, 800), 5
 
 Config = dict[str, Any]
 
@@ -136,6 +151,18 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             "reserve": 0,
             "workspace_tokens": 0,
             "intensity": {"context_tokens": [512, 1024], "batches": [1, 8]},
+        },
+        "profiling": {
+            "schemes": ["fp", INTEGER],
+            "dtypes": ["float32"],
+            "repetitions": 3,
+            "seconds": 0,
+            "latency": {"prompt_tokens": list(PROMPTS), "batches": [1], "new_tokens": NEW_TOKENS},
+            "memory": {"prompt_tokens": 4, "new_tokens": [8, 16, 24]},
+            "cache": {"prompt_tokens": [10, 1000], "new_tokens": NEW_TOKENS},
+            "kernels": {"tokens": [1024, 2048], "dtypes": ["float32"]},
+            "baseline": {"prompts": {"greeting": "Hello"}, "batches": [1, 4], "new_tokens": NEW_TOKENS},
+            "architectures": {"prompt_tokens": list(PROMPTS), "new_tokens": [8, 16, 24]},
         },
         "fundamentals": {
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
@@ -371,6 +398,119 @@ def decoder_latency() -> pd.DataFrame:
     return table.assign(cpu_ms=table["wall_ms"] * 0.9)
 
 
+def law_ms(layers: int, tokens: int, repetition: int) -> float:
+    """Milliseconds that grow with layers, and with tokens beyond 100."""
+    return (5 + 2 * layers) * (1 + max(0, tokens - 100) / 50) * (1 + 0.001 * repetition)
+
+
+def latency(layers: Sequence[int] = (1, 2), schemes: Sequence[str] = ("fp",)) -> pd.DataFrame:
+    """A LATENCY table by `law_ms`; a decoded token takes a tenth of a prefill."""
+    rows = []
+    for scheme, count, tokens, repetition in itertools.product(schemes, layers, PROMPTS, range(3)):
+        wall = law_ms(count, tokens, repetition)
+        common: dict[str, Any] = {"scheme": scheme, "dtype": "float32", "layers": count, "prompt_tokens": tokens}
+        common |= {"batch": 1, "new_tokens": NEW_TOKENS, "repetition": repetition, "foreign_load": 0.0}
+        common |= {"contaminated": False, "cpu_ms": 2 * wall, "reason": None}
+        rows.append({**common, "phase": "prefill", "calls": 1, "wall_ms": wall})
+        rows.append({**common, "phase": "decode", "calls": NEW_TOKENS - 1, "wall_ms": wall / 10})
+    samples = pd.DataFrame(rows)
+    whole = samples.assign(wall_ms=samples["wall_ms"] * samples["calls"], calls=1)
+    cell = [column for column in whole.columns if column not in ("phase", "wall_ms", "reason")]
+    summed = whole.groupby(cell, as_index=False)[["wall_ms"]].sum()
+    both = pd.concat([samples, summed.assign(phase="end_to_end", reason=None)], ignore_index=True)
+    return both.assign(kernels=None, device="cpu")
+
+
+def memory(layers: Sequence[int], kv_bytes_per_layer: int) -> pd.DataFrame:
+    """A MEMORY table: the cache grows as theory says, the process by a hundredth more, the peak half as fast again."""
+    rows = []
+    for count, new_tokens in itertools.product(layers, (8, 16, 24)):
+        held = (new_tokens + 3) * count * kv_bytes_per_layer
+        rows.append(
+            {
+                "layers": count,
+                "new_tokens": new_tokens,
+                "context_tokens": new_tokens + 3,
+                "cache_bytes": held,
+                "memory_bytes": 10**8 + held * 101 // 100,
+                "peak_bytes": 2 * 10**8 + held * 3 // 2,
+            }
+        )
+    return pd.DataFrame(rows).assign(scheme="fp", dtype="float32", device="cpu", reason=None)
+
+
+def cache() -> pd.DataFrame:
+    """A CACHE table: with the cache, writing after 10 tokens takes half as long, and after 1,000 a fifth."""
+    rows = [
+        {"prompt_tokens": tokens, "cache": kept, "repetition": repetition, "wall_ms": wall * (1 + 0.01 * repetition)}
+        for tokens, kept, wall in ((10, False, 100.0), (10, True, 50.0), (1000, False, 5000.0), (1000, True, 1000.0))
+        for repetition in range(3)
+    ]
+    table = pd.DataFrame(rows).assign(new_tokens=NEW_TOKENS, calls=1, foreign_load=0.0, contaminated=False, **MACHINE)
+    return table.assign(cpu_ms=table["wall_ms"], reason=None)
+
+
+def cache_checks() -> pd.DataFrame:
+    """A CACHE_CHECKS table in which both ways agree."""
+    rows = [{"prompt_tokens": tokens, "difference": 2e-5, "largest_logit": 20.0} for tokens in (10, 1000)]
+    kept = {"new_tokens": NEW_TOKENS, "same_tokens": True, "tolerance": 1e-4, "reason": None}
+    return pd.DataFrame(rows).assign(**kept, **MACHINE)
+
+
+def kernels() -> pd.DataFrame:
+    """A KERNELS table: the fused kernel is four times as fast and needs a tenth of the memory; one is not there."""
+    rows = []
+    for tokens, kernel in itertools.product((1024, 2048), ("standard", "flash", "cudnn")):
+        cell = {"kernel": kernel, "tokens": tokens, "output_bytes": 2304 * tokens, "score_bytes": 36 * tokens**2}
+        if kernel == "cudnn":
+            rows.append({**cell, **refusal("this device has no such kernel"), "extra_bytes": None, "difference": None})
+            continue
+        wall = (tokens / 512) ** 2 * (4 if kernel == "standard" else 1)
+        extra = 80 * tokens**2 // (1 if kernel == "standard" else 10)
+        for repetition in range(2):
+            sample = {"repetition": repetition, "calls": 5, "wall_ms": wall, "cpu_ms": wall, "foreign_load": 0.0}
+            own = {"contaminated": False, "reason": None, "extra_bytes": extra, "difference": 1e-6}
+            rows.append({**cell, **sample, **own})
+    return pd.DataFrame(rows).assign(**MACHINE)
+
+
+def baseline() -> pd.DataFrame:
+    """A BASELINE table of one prompt, alone and four times; what was written would be markup if it were let."""
+    rows = [
+        {"batch": batch, "latency_ms": 1000.0, "tokens_per_s": 5.0 * batch, "peak_bytes": 9 * 10**8} for batch in (1, 4)
+    ]
+    kept: dict[str, Any] = {"prompt": "greeting", "prompt_tokens": 3, "new_tokens": NEW_TOKENS, "first_token_ms": 90.0}
+    kept |= {"memory_bytes": 3 * 10**8, "foreign_load": 0.0, "contaminated": False, "joules": None, "reason": None}
+    return pd.DataFrame(rows).assign(**kept, no_energy="there is no counter", text="<b>Hello</b> to you", **MACHINE)
+
+
+def write_profiling(config: Config, results: Path) -> None:
+    """What the chapter profiling leaves of the measured model and of the shape."""
+    shape, summary_folder = find_shape("smollm2-135m"), results / "summary"
+    limits = roofs(machine())
+    theories = {
+        MEASURED: summary.Theory(shape, None, config["schemes"], limits),
+        SHAPES: summary.Theory(shape, 32, config["schemes"], limits),
+    }
+    latencies = {MEASURED: latency([30], ["fp", INTEGER]), SHAPES: latency()}
+    each = kv_bytes_per_token(shape, 32) // shape.layers
+    memories = {MEASURED: memory([30], each), SHAPES: memory([1, 2], each)}
+    profile = summary.profile(latencies, theories)
+    write_table(PROFILE, profile, summary_folder / "profiling.parquet")
+    write_table(KNEES, summary.knees(latencies, profile), summary_folder / "knees.parquet")
+    write_table(SLOPES, summary.slopes(memories, theories), summary_folder / "memory.parquet")
+    write_table(CACHE_SPEED, summary.cache_speed({MEASURED: cache()}), summary_folder / "cache.parquet")
+    write_table(KERNEL_SPEED, summary.kernel_speed({MEASURED: kernels()}), summary_folder / "kernels.parquet")
+    _draw(summary_folder / "roofline.svg", "roofline")
+    for model in (MEASURED, SHAPES):
+        folder = results / model / "profiling"
+        write_table(MEMORY, memories[model], folder / "memory.parquet")
+        for figure in ("latency", "memory") + (("cache", "kernels") if model == MEASURED else ()):
+            _draw(folder / f"{figure}.svg", figure)
+    write_table(CACHE_CHECKS, cache_checks(), results / MEASURED / "profiling/cache_checks.parquet")
+    write_table(BASELINE, baseline(), results / MEASURED / "profiling/baseline.parquet")
+
+
 def runs(schemes: Sequence[str]) -> pd.DataFrame:
     """A RUN table with a row for each measuring job."""
     jobs: list[tuple[str, str | None]] = [("calibrate", None)]
@@ -477,25 +617,26 @@ def _draw(path: Path, title: str) -> None:
 
 def write_results(config: Config, results: Path) -> None:
     """All files of a finished study that the report reads."""
-    schemes, summary = config["study"]["schemes"], results / "summary"
+    schemes, folder_of_summary = config["study"]["schemes"], results / "summary"
     bases = {scheme: base for scheme, base in BASES.items() if {scheme, base} <= set(schemes)}
     windows, tables = scores(schemes), cells(schemes)
     perplexity = summarize_perplexity(windows, "fp")
     choices = {cell: measured.choices for cell, measured in tables.items()}
-    write_table(PERPLEXITY, perplexity, summary / "perplexity.parquet")
-    write_table(GAINS, summarize_gains(windows, bases, "fp"), summary / "gains.parquet")
-    write_table(SCHEMES, summarize_schemes(tables, perplexity, "fp"), summary / "schemes.parquet")
-    write_table(ACCURACY, summarize_accuracy(choices, "fp"), summary / "accuracy.parquet")
-    write_table(RANGES, ranges(), summary / "ranges.parquet")
-    write_table(RUN, runs(schemes), summary / "runs.parquet")
+    write_table(PERPLEXITY, perplexity, folder_of_summary / "perplexity.parquet")
+    write_table(GAINS, summarize_gains(windows, bases, "fp"), folder_of_summary / "gains.parquet")
+    write_table(SCHEMES, summarize_schemes(tables, perplexity, "fp"), folder_of_summary / "schemes.parquet")
+    write_table(ACCURACY, summarize_accuracy(choices, "fp"), folder_of_summary / "accuracy.parquet")
+    write_table(RANGES, ranges(), folder_of_summary / "ranges.parquet")
+    write_table(RUN, runs(schemes), folder_of_summary / "runs.parquet")
     write_capacity(config, results / "capacity")
-    write_table(DIGIT_ACCURACY, summarize_digits(digits()), summary / "digits.parquet")
-    write_table(DECODER_SPEED, summarize_latency(decoder_latency()), summary / "decoder.parquet")
+    write_profiling(config, results)
+    write_table(DIGIT_ACCURACY, summarize_digits(digits()), folder_of_summary / "digits.parquet")
+    write_table(DECODER_SPEED, summarize_latency(decoder_latency()), folder_of_summary / "decoder.parquet")
     write_table(DECODER_CHECKS, decoder_checks(), results / "fundamentals/decoder_checks.parquet")
     for figure in ("digits", "decoder"):
         _draw(results / "fundamentals" / f"{figure}.svg", figure)
     for figure in ("perplexity", "pareto"):
-        _draw(summary / f"{figure}.svg", figure)
+        _draw(folder_of_summary / f"{figure}.svg", figure)
     for name in config["study"]["models"]:
         folder = results / name
         (folder / "sources").mkdir(parents=True)

@@ -182,7 +182,7 @@ MACHINE = Table(
         Column("bandwidth_gb_per_s", "float64", "the larger of the two: the roof"),
         Column("samples", "int64", "samples of all these"),
         Column("contaminated", "int64", "how many of them are contaminated by other work"),
-        Column("contaminated_taken", "int64", "how many of those the medians are of, for want of clean ones"),
+        Column("contaminated_taken", "int64", "how many of those the rates are of, for want of clean ones"),
     ),
     key=("device",),
 )

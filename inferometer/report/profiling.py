@@ -37,6 +37,7 @@ class Model:
     """One model's part of the section; what was not measured of it is empty."""
 
     name: str
+    speed_said: list[str]
     latency_said: list[str]
     latency_figure: Figure
     cells: pd.DataFrame
@@ -50,6 +51,7 @@ class Model:
     kernels_figure: Figure | None
     kernels: pd.DataFrame
     baseline_said: list[str]
+    headlines: list[str]
     baseline: list[dict[str, Any]]
 
 
@@ -63,7 +65,7 @@ class Profiling:
     contaminated: str | None
 
 
-def _subject(row: Any, several: bool) -> str:
+def _subject(row: Any, *, several: bool) -> str:
     layers = f" with {row.layers} layers" if several else ""
     return f"{row.scheme} in {row.dtype}{layers}"
 
@@ -81,6 +83,32 @@ def _knee_said(found: Any) -> str:
     )
 
 
+def said_of_speed(cells: pd.DataFrame, reference: str) -> list[str]:
+    """How fast each scheme and dtype is at the longest prompt, over the `reference` in its widest dtype.
+
+    Takes one model's rows of PROFILE; models cut to fewer layers have nothing to say here.
+    """
+    measured = cells[cells["latency_ms"].notna() & (cells["batch"] == 1)]
+    longest = measured[measured["prompt_tokens"] == measured["prompt_tokens"].max()]
+    said = []
+    for phase, what in (("prefill", "reads a prompt of {:,} tokens"), ("decode", "writes after {:,} tokens")):
+        rows: list[Any] = list(longest[longest["phase"] == phase].itertuples())
+        bases = [row for row in rows if row.scheme == reference]
+        if len(rows) == 1 or not bases or len({row.layers for row in rows}) > 1:
+            continue
+        base = max(bases, key=lambda row: row.dtype == "float32")
+        each = [
+            f"{number(base.latency_ms / row.latency_ms, 3)} times as fast as {_subject(row, several=False)}"
+            for row in rows
+            if row != base
+        ]
+        said.append(
+            f"{base.model} {what.format(base.prompt_tokens)} at {number(base.tokens_per_s)} tokens a second as "
+            f"{_subject(base, several=False)} on this machine, and {', '.join(each)}."
+        )
+    return said
+
+
 def said_of_latency(cells: pd.DataFrame, knees: pd.DataFrame) -> list[str]:
     """Where prefill stops being flat and what holds it up, what a decoded token takes, and how far that is from the
     roofline. Takes one model's rows of PROFILE and KNEES."""
@@ -89,16 +117,17 @@ def said_of_latency(cells: pd.DataFrame, knees: pd.DataFrame) -> list[str]:
     row: Any
     for row in knees[knees["phase"] == "prefill"].itertuples():
         below, above = BOUNDS.get(str(row.bound_below)), BOUNDS.get(str(row.bound_above))
-        held = f"; {below} holds up the shortest prompt and {above} the longest" if below and above else ""
+        longest = "" if below == above else f"{above} "
+        held = f"; {below} holds up the shortest prompt and {longest}the longest" if below and above else ""
         said.append(
-            f"{_subject(row, several)}: prefill {_knee_said(row)}{held}. Two straight parts fit the medians within "
-            f"{percent(row.error)}."
+            f"{_subject(row, several=several)}: prefill {_knee_said(row)}{held}. Two straight parts fit the medians "
+            f"within {percent(row.error)}."
         )
     measured = cells[cells["latency_ms"].notna() & ~cells["extrapolated"]]
     for phase, name in (("prefill", "the longest prefill"), ("decode", "a decoded token")):
         rows = measured[(measured["phase"] == phase) & measured["ratio"].notna()]
         rows = rows[rows["prompt_tokens"] == rows["prompt_tokens"].max()]
-        each = [f"{number(row.ratio, 2)} for {_subject(row, several)}" for row in rows.itertuples()]
+        each = [f"{number(row.ratio, 2)} for {_subject(row, several=several)}" for row in rows.itertuples()]
         if each:
             said.append(f"Times over what the roofline allows, for {name}: {', '.join(each)}.")
     guessed = cells[cells["extrapolated"] & (cells["phase"] != "end_to_end")]
@@ -110,7 +139,9 @@ def said_of_latency(cells: pd.DataFrame, knees: pd.DataFrame) -> list[str]:
             f"{interval(row.latency_ms_low, row.latency_ms_high)}."
         )
     refused = cells[cells["reason"].notna()].drop_duplicates(["scheme", "dtype", "reason"])
-    said += [f"{_subject(row, several)} could not be timed everywhere: {row.reason}." for row in refused.itertuples()]
+    said += [
+        f"{_subject(row, several=several)} could not be timed everywhere: {row.reason}." for row in refused.itertuples()
+    ]
     return said
 
 
@@ -143,7 +174,7 @@ def said_of_memory(slopes: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
         tensors, process, peak = (by.loc[name] for name in QUANTITIES)
         exact = "exactly what" if abs(tensors["ratio"] - 1) < EXACT else f"{number(tensors['ratio'], 4)} times what"
         said.append(
-            f"With {layers} layers each written token adds {number(tensors['bytes_per_token'], 6)} bytes to the "
+            f"With {layers} layers each written token adds {tensors['bytes_per_token']:,.0f} bytes to the "
             f"tensors of the cache, {exact} the configuration predicts. The trimmed process grows by "
             f"{number(process['ratio'], 3)} times that (R² {process['r_squared']:.4f}), its peak by "
             f"{number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): while a layer's keys and values are "
@@ -176,6 +207,21 @@ def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
         f"Speed-up by the cache for {written} written tokens, by tokens of the prompt: {'; '.join(each)}.",
         f"Logits with and without the cache {verdict}: they differ by at most {number(relative, 2)} of the largest "
         f"logit, and {same} are written.",
+    ]
+
+
+def headline(name: str, speed: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+    """What the cache gains and costs, in a sentence for the top of the page. Takes a model's CACHE_SPEED and SLOPES."""
+    gained = speed[speed["cache"] & speed["speedup"].notna()].sort_values("prompt_tokens")
+    tensors = slopes[(slopes["quantity"] == "cache_bytes") & ~slopes["extrapolated"]]
+    if gained.empty or tensors.empty:
+        return []
+    most, bytes_per_token = gained.iloc[-1], tensors.iloc[0]
+    return [
+        f"A KV cache makes {name} write {most['new_tokens']} tokens after {most['prompt_tokens']:,} "
+        f"{number(most['speedup'])} times as fast {interval(most['speedup_low'], most['speedup_high'])}; each token "
+        f"in it takes {bytes_per_token['bytes_per_token']:,.0f} bytes, {number(bytes_per_token['ratio'], 4)} times "
+        "what the configuration predicts."
     ]
 
 
@@ -275,7 +321,9 @@ def _kernels_figure(folder: Path, model: str) -> Figure:
     )
 
 
-def _model(name: str, results: Path, tables: Mapping[str, pd.DataFrame], reported: Mapping[str, Any]) -> Model:
+def _model(
+    name: str, reference: str, results: Path, tables: Mapping[str, pd.DataFrame], reported: Mapping[str, Any]
+) -> Model:
     folder = results / name / "profiling"
     own = {key: table[table["model"] == name].reset_index(drop=True) for key, table in tables.items()}
     whole = len(own["cache"]) > 0
@@ -283,12 +331,13 @@ def _model(name: str, results: Path, tables: Mapping[str, pd.DataFrame], reporte
     checks = read_table(CACHE_CHECKS, folder / "cache_checks.parquet") if whole else None
     return Model(
         name=name,
+        speed_said=said_of_speed(own["profile"], reference),
         latency_said=said_of_latency(own["profile"], own["knees"]),
         latency_figure=_latency_figure(folder, name),
         cells=own["profile"],
         memory_said=said_of_memory(own["slopes"], reported["memory"]),
         memory_figure=_memory_figure(folder, name),
-        slopes=own["slopes"].replace({"quantity": QUANTITIES}),
+        slopes=own["slopes"].assign(quantity=own["slopes"]["quantity"].map(QUANTITIES)),
         cache_said=said_of_cache(own["cache"], checks) if checks is not None else [],
         cache_figure=_cache_figure(folder, name) if whole else None,
         cache=own["cache"],
@@ -296,6 +345,7 @@ def _model(name: str, results: Path, tables: Mapping[str, pd.DataFrame], reporte
         kernels_figure=_kernels_figure(folder, name) if whole else None,
         kernels=own["kernels"],
         baseline_said=said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
+        headlines=headline(name, own["cache"], own["slopes"]),
         baseline=records(baseline) if baseline is not None else [],
     )
 
@@ -308,7 +358,10 @@ def profiling(config: Mapping[str, Any], results: Path, reported: Mapping[str, A
         key: read_table(table, results / "summary" / f"{files.get(key, key)}.parquet") for key, table in named.items()
     }
     return Profiling(
-        models=[_model(name, results, tables, reported) for name in config["study"]["models"]],
+        models=[
+            _model(name, config["evaluation"]["reference"], results, tables, reported)
+            for name in config["study"]["models"]
+        ],
         study_said=said_of_study(reported["latency"]),
         roofline_figure=Figure(
             results / "summary/roofline.svg",

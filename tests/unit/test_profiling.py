@@ -42,6 +42,8 @@ from inferometer.profiling.tables import (
 )
 from inferometer.tables import write_table
 from inferometer.timing import LARGEST_FOREIGN_LOAD, Enough, interleaved_phases, phases_of
+from tests.synthetic import latency as made_up_latency
+from tests.synthetic import law_ms
 from tests.tiny import tiny_model, tiny_tokenizer
 
 CPU = Device("cpu", "a processor")
@@ -470,54 +472,28 @@ def test_a_pass_is_held_up_by_the_larger_limit_or_by_overhead() -> None:
         predict(cost(_shape(tiny_model()), {}, replace(cell, dtype="float16")), ROOFS)
 
 
-def _law(layers: int, tokens: int, repetition: int) -> float:
-    """Milliseconds that grow with layers, and with tokens beyond 100."""
-    return (5 + 2 * layers) * (1 + max(0, tokens - 100) / 50) * (1 + 0.001 * repetition)
-
-
-def _made_up_latency() -> pd.DataFrame:
-    rows = []
-    for layers in (1, 2):
-        for tokens in (10, 50, 100, 200, 400, 800):
-            for repetition in range(3):
-                wall = _law(layers, tokens, repetition)
-                common: dict[str, Any] = {
-                    "scheme": "fp",
-                    "dtype": "float32",
-                    "layers": layers,
-                    "prompt_tokens": tokens,
-                    "batch": 1,
-                }
-                common |= {"new_tokens": 5, "repetition": repetition, "foreign_load": 0.0, "contaminated": False}
-                common |= {"cpu_ms": wall, "reason": None, "kernels": None, "device": "cpu"}
-                rows.append({**common, "phase": "prefill", "calls": 1, "wall_ms": wall})
-                rows.append({**common, "phase": "decode", "calls": 4, "wall_ms": wall / 10})
-    samples = pd.DataFrame(rows)
-    return pd.concat([samples, latency.end_to_end(samples).assign(kernels=None, device="cpu")], ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def tiny_shape() -> Shape:
     return _shape(tiny_model())
 
 
 def test_a_profile_holds_medians_theory_and_what_all_layers_would_take(tiny_shape: Shape, tmp_path: Path) -> None:
-    table = _made_up_latency()
+    table = made_up_latency()
     write_table(LATENCY, table, tmp_path / "latency.parquet")
     theories = {"tiny": summary.Theory(tiny_shape, 32, {"fp": {}}, ROOFS)}
     profile = summary.profile({"tiny": table}, theories)
     write_table(PROFILE, profile, tmp_path / "profile.parquet")
     cells: Any = profile.set_index(["layers", "prompt_tokens", "phase"])
-    assert cells.loc[(2, 200, "prefill"), "latency_ms"] == pytest.approx(_law(2, 200, 1))
-    assert cells.loc[(32, 200, "prefill"), "latency_ms"] == pytest.approx(_law(32, 200, 1))
+    assert cells.loc[(2, 200, "prefill"), "latency_ms"] == pytest.approx(law_ms(2, 200, 1))
+    assert cells.loc[(32, 200, "prefill"), "latency_ms"] == pytest.approx(law_ms(32, 200, 1))
     assert (
         cells.loc[(32, 200, "prefill"), "latency_ms_low"]
-        < _law(32, 200, 1)
+        < law_ms(32, 200, 1)
         < cells.loc[(32, 200, "prefill"), "latency_ms_high"]
     )
     assert cells["extrapolated"].groupby("layers").all().to_dict() == {1: False, 2: False, 32: True}
     row = cells.loc[(2, 200, "end_to_end")]
-    assert row["latency_ms"] == pytest.approx(_law(2, 200, 1) * 1.4)
+    assert row["latency_ms"] == pytest.approx(law_ms(2, 200, 1) * 1.4)
     assert row["tokens_per_s"] == pytest.approx(5000 / row["latency_ms"])
     parts = [cells.loc[(2, 200, phase)] for phase in ("prefill", "decode")]
     assert row["flops"] == pytest.approx(parts[0]["flops"] + 4 * parts[1]["flops"])
@@ -532,7 +508,7 @@ def test_a_profile_holds_medians_theory_and_what_all_layers_would_take(tiny_shap
 
 def test_models_of_unknown_families_are_profiled_without_theory(tmp_path: Path) -> None:
     theories = {"odd": summary.Theory("its family is not known", None, {"fp": {}}, ROOFS)}
-    profile = summary.profile({"odd": _made_up_latency()}, theories)
+    profile = summary.profile({"odd": made_up_latency()}, theories)
     write_table(PROFILE, profile, tmp_path / "profile.parquet")
     assert profile["predicted_ms"].isna().all()
     assert not profile["extrapolated"].any()

@@ -13,6 +13,8 @@ from jinja2 import UndefinedError
 
 from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
+from inferometer.profiling.summary import cache_speed
+from inferometer.report import profiling as profiling_module
 from inferometer.report import sentences
 from inferometer.report.contents import contents
 from inferometer.report.formats import gibibytes, interval, number, percent, ratio, ratio_interval, seconds
@@ -42,6 +44,8 @@ from tests.synthetic import (
     study,
     write_results,
 )
+from tests.synthetic import cache as made_up_cache
+from tests.synthetic import cache_checks as made_up_checks
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
@@ -52,6 +56,7 @@ HOSTILE: dict[str, Any] = {
     "licence": "שלום \u202eevil\u202c & {{ 7 * 7 }} {% raw %}",
     "caveat": "x" * 400 + f" -->{SCRIPT}<!--",
 }
+PROFILE_FIGURES = 1 + 4 + 2  # the roofline, four of the measured model, two of the shape
 NAN, INFINITY = float("nan"), float("inf")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -134,7 +139,7 @@ def test_the_page_is_well_formed_html_in_standards_mode(either: str) -> None:
 def test_all_sections_are_there_and_the_navigation_reaches_them(either: str) -> None:
     parsed = Parsed(either)
     assert tuple(attributes["id"] for attributes in parsed.named("section")) == SECTIONS
-    assert tuple(attributes["href"].removeprefix("#") for attributes in parsed.named("a")) == SECTIONS
+    assert tuple(attributes["href"].removeprefix("#") for attributes in parsed.named("a"))[: len(SECTIONS)] == SECTIONS
 
 
 def test_every_anchor_leads_somewhere_and_no_name_is_given_twice(either: str) -> None:
@@ -163,9 +168,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
-        "search, three of capacity, and two of the fundamentals"
+        "search, three of capacity, those of profiling, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -227,6 +232,9 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "w8a8-integer multiplies integers; its perplexity is to the last digit that of w8a8, simulated.",
         "No other scheme has both fewer bytes and a lower perplexity than these: w4a4-rotated, w8a8-search, fp.",
         "nf4-bnb could not be run: the library bitsandbytes can't be loaded here",
+        "tiny-llama reads a prompt of 800 tokens at 820 tokens a second as fp in float32 on this machine",
+        "tiny-llama writes after 800 tokens at 10.2 tokens a second as fp in float32 on this machine",
+        "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast",
     ]
     assert len(answers) == len(starts)
     for answer, start in zip(answers, starts, strict=True):
@@ -381,6 +389,42 @@ def test_speed_ups_that_other_studies_printed_stand_beside_ours(page: str) -> No
     ]
 
 
+def test_times_and_bytes_stand_beside_theory_and_the_studies(page: str) -> None:
+    text = _section(page, "profiling")
+    assert "fp in float32: prefill is flat at 65.1 ms up to 100 tokens" in text
+    assert "flat at 39.2 ms up to 304 tokens" in text, "by the source study's own means"
+    assert "and 1.00 times as fast as w8a8-integer in float32." in text
+    assert "each written token adds 46,080 bytes" in text
+    assert "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast" in _section(page, "answers")
+    assert "exactly what the configuration predicts" in text
+    assert "Extrapolated to 32 layers, with a standard error of 0" in text
+    assert "the same tokens are written" in text
+    assert "1,000: 5.00 [" in text
+    assert "needs 10.0 % of its extra memory" in text
+    assert "cudnn was not timed everywhere: this device has no such kernel" in text
+    assert "There is no figure for energy: there is no counter." in text
+    assert "&lt;b&gt;Hello&lt;/b&gt; to you" in page, "what a model writes is text"
+    shown = [_body(table) for table in _tables(page, "profiling")]
+    assert [len(rows) for rows in shown] == [2 * 6 * 3, 3, 4, 6, 2, 3 * 6 * 3, 2 * 3 + 3]
+    assert shown[0][0][-1] == "0", "no sample is contaminated"
+
+
+def test_other_work_on_the_machine_is_said_beside_the_times() -> None:
+    table = pd.DataFrame({"contaminated": [0, 2], "samples": [3, 3]})
+    said = profiling_module._contaminated([table, table])
+    assert said is not None
+    assert said.startswith("Other work ran on the machine during 4 of 12 samples")
+    assert profiling_module._contaminated([table.head(1)]) is None
+
+
+def test_a_cache_that_changes_what_is_written_is_called_so() -> None:
+    speed = cache_speed({"a": made_up_cache()})
+    wrong = made_up_checks().assign(difference=1.0, same_tokens=False)
+    said = " ".join(profiling_module.said_of_cache(speed, wrong))
+    assert "do NOT agree" in said
+    assert "NOT the same tokens everywhere" in said
+
+
 def test_both_experiments_are_told_with_their_intervals_and_checks(page: str) -> None:
     text = _section(page, "fundamentals")
     assert "All 8 checks hold" in text
@@ -411,7 +455,7 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + 2 + ("w4a4" in schemes)
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
@@ -430,7 +474,7 @@ def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str
         "20.0",
         "float32 0.100 → 5.0, bfloat16 1.00 → 50, int8 2.00 → 100",
     ]
-    assert gpus[-1][4] == "measured; samples contaminated by other work: 5 of 15, taken into the medians: 0"
+    assert gpus[-1][4] == "measured; samples contaminated by other work: 5 of 15, taken all the same: 0"
     text = _section(page, "capacity")
     assert "and in 8-bit integers by the kernel int_mm ." in text
     assert "A matrix times a vector reads 20.0 GB/s, a copy reads and writes 10.0 GB/s, and the larger figure" in text

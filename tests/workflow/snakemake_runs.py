@@ -344,6 +344,17 @@ def new_study(folder: Path, place: Place) -> Study:
             "gpu_counts": [1, 3],
             "intensity": {"context_tokens": [256], "batches": [1, 10]},
         },
+        "profiling": {
+            "dtypes": ["float32"],
+            "repetitions": 2,
+            "seconds": 0,
+            "latency": {"prompt_tokens": [2, 4, 8, 16], "new_tokens": 3},
+            "memory": {"prompt_tokens": 4, "new_tokens": [2, 4, 6]},
+            "cache": {"prompt_tokens": [2, 8], "new_tokens": 2},
+            "kernels": {"tokens": [8]},
+            "baseline": {"batches": [1, 2], "new_tokens": 2},
+            "architectures": {"prompt_tokens": [2, 4], "new_tokens": [2, 4, 6]},
+        },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
             "decoder": {"tokens": [2, 5], "repetitions": 2},

@@ -36,6 +36,19 @@ from inferometer.evaluation.tables import (
 from inferometer.evaluation.tables import WINDOWS as SCORES
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
 from inferometer.manifest import Manifest
+from inferometer.profiling.tables import (
+    BASELINE,
+    CACHE,
+    CACHE_CHECKS,
+    CACHE_SPEED,
+    KERNEL_SPEED,
+    KERNELS,
+    KNEES,
+    LATENCY,
+    MEMORY,
+    PROFILE,
+    SLOPES,
+)
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SCALES, SITES
@@ -92,6 +105,27 @@ TABLES: dict[str, Table] = {
     f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
     **{f"capacity/{table.path.split('/')[-1]}": table for table in CAPACITY},
     "machine.parquet": MACHINE,
+    **{
+        f"{model}/profiling/{name}.parquet": table
+        for model in ("tiny", "shape")
+        for name, table in (("latency", LATENCY), ("latency-run", RUN), ("memory", MEMORY), ("memory-run", RUN))
+    },
+    **{
+        f"tiny/profiling/{name}.parquet": table
+        for name, table in (
+            ("cache", CACHE),
+            ("cache_checks", CACHE_CHECKS),
+            ("cache-run", RUN),
+            ("kernels", KERNELS),
+            ("baseline", BASELINE),
+            ("baseline-run", RUN),
+        )
+    },
+    "summary/profiling.parquet": PROFILE,
+    "summary/knees.parquet": KNEES,
+    "summary/memory.parquet": SLOPES,
+    "summary/cache.parquet": CACHE_SPEED,
+    "summary/kernels.parquet": KERNEL_SPEED,
     "fundamentals/digits.parquet": DIGITS,
     "fundamentals/digits-run.parquet": RUN,
     "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
@@ -114,6 +148,8 @@ MEASURING_LOGS = [
     "evaluate_reference/tiny/fp.log",
     *(f"evaluate/tiny/{scheme}.log" for scheme in STUDY_SCHEMES if scheme != "fp"),
     f"measure_sensitivity/tiny/{SENSITIVE}.log",
+    *(f"profile_{part}/{model}.log" for part in ("latency", "memory") for model in ("tiny", "shape")),
+    *(f"profile_{part}/tiny.log" for part in ("cache", "baseline")),
     "quantize_digits.log",
     "time_decoder.log",
 ]

@@ -63,12 +63,23 @@ CALIBRATION_FIGURES = {
     "plot_surfaces tiny/weight",
 }
 AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | ALL_SMOOTHED | evaluated(*SMOOTHED)
+PROFILE_FIGURES = {
+    *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
+    "plot_cache_speed tiny",
+    "plot_kernels tiny",
+    "plot_roofline",
+}
+AFTER_PROFILING = {"summarize_profiling"} | PROFILE_FIGURES
+PROFILED_TINY = {f"profile_{part} tiny" for part in ("latency", "memory", "cache", "kernels", "baseline")}
+PROFILED_SHAPE = {f"profile_{part} shape" for part in ("latency", "memory")}
+ROUNDS_AND_PROFILES = {f"profile_{part} {model}" for part in ("latency", "memory") for model in ("tiny", "shape")}
 ALL_FIGURES = (
     CALIBRATION_FIGURES
     | ALPHAS
     | {f"plot_smoothing tiny/{scheme}" for scheme in SMOOTHED}
     | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto", "plot_digits", "plot_decoder"}
     | AFTER_PREDICTION
+    | PROFILE_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
@@ -78,6 +89,7 @@ ONE_MODEL = (
     | SENSITIVITY
     | ALL_SMOOTHED
     | CALIBRATION_FIGURES
+    | PROFILED_TINY
 )
 
 
@@ -191,7 +203,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the layers that a scheme keeps in float": (
         configured(setting(["*.down_proj"], "schemes", "w8a8-integer", "keep")),
-        evaluated("w8a8-integer"),
+        evaluated("w8a8-integer") | {"profile_latency tiny"} | AFTER_PROFILING,
     ),
     "the windows that rounding is calibrated on": (
         configured(setting(2, "calibration", "rounding_windows")),
@@ -239,7 +251,24 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the dtype of a model": (
         configured(setting("bfloat16", "models", "tiny", "dtype")),
-        {"calibrate tiny"} | EVALUATED | SENSITIVITY | AFTER_CALIBRATION,
+        {"calibrate tiny"}
+        | EVALUATED
+        | SENSITIVITY
+        | AFTER_CALIBRATION
+        | (PROFILED_TINY - {"profile_latency tiny", "profile_kernels tiny"})
+        | AFTER_PROFILING,
+    ),
+    "the lengths of prompts that are timed": (
+        configured(setting([2, 4, 8], "profiling", "latency", "prompt_tokens")),
+        {"profile_latency tiny", "summarize_runs", "report"} | AFTER_PROFILING,
+    ),
+    "the lengths of prompts of shapes": (
+        configured(setting([4], "profiling", "architectures", "prompt_tokens")),
+        {"profile_latency shape", "summarize_runs", "report"} | AFTER_PROFILING,
+    ),
+    "a prompt of the baseline": (
+        configured(setting("word1", "profiling", "baseline", "prompts", "code")),
+        {"profile_baseline tiny", "summarize_runs", "report"},
     ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
@@ -251,7 +280,12 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a second model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "second", seed=1)), add_model),
-        {job.replace("tiny", "second") for job in ONE_MODEL} | AFTER_EVALUATION | PREDICTED | {"summarize_ranges"},
+        {job.replace("tiny", "second") for job in ONE_MODEL}
+        | AFTER_EVALUATION
+        | PREDICTED
+        | {"summarize_ranges"}
+        | AFTER_PROFILING
+        | {job.replace("tiny", "second") for job in PROFILE_FIGURES},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -282,11 +316,11 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that rounds with compensation": (
         checked_out(edited("inferometer/quantization/gptq.py", other_result)),
-        EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+        EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING,
     ),
     "a function that says how far rounded values are off": (
         checked_out(edited("inferometer/quantization/noise.py", other_result)),
-        {"rotate tiny/0"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+        {"rotate tiny/0"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING,
     ),
     "a function that only single layers use": (
         checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
@@ -306,7 +340,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that measures the machine": (
         checked_out(edited("inferometer/capacity/machine.py", other_result)),
-        {"measure_machine", "plot_intensity", "report"},
+        {"measure_machine", "plot_intensity", "report"} | AFTER_PROFILING,
     ),
     "a function that only figures of the capacity use": (
         checked_out(edited("inferometer/capacity/figures.py", other_result)),
@@ -318,7 +352,19 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that times": (
         checked_out(edited("inferometer/timing.py", other_result)),
-        {"time_decoder", "measure_machine", "plot_intensity"} | AFTER_DIGITS,
+        {"time_decoder", "measure_machine", "plot_intensity"}
+        | AFTER_DIGITS
+        | PROFILED_TINY
+        | PROFILED_SHAPE
+        | AFTER_PROFILING,
+    ),
+    "a function that fits lines and knees": (
+        checked_out(edited("inferometer/profiling/fits.py", lambda text: f"{text}\n\nROWS = 1\n")),
+        AFTER_PROFILING | {"report"},
+    ),
+    "a function that only figures of the profiling use": (
+        checked_out(edited("inferometer/profiling/figures.py", other_result)),
+        PROFILE_FIGURES - {"plot_kernels tiny"} | {"report"},
     ),
     "a function that only summaries of the fundamentals use": (
         checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
@@ -343,7 +389,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
-        ONE_MODEL | AFTER_CALIBRATION | PREDICTED,
+        ONE_MODEL | AFTER_CALIBRATION | PREDICTED | AFTER_PROFILING,
     ),
     "the age of texts and models": (in_a_copy(touch_all), set()),
     "the loss of one table between others": (
@@ -360,6 +406,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_EVALUATION
         | PREDICTED
         | FUNDAMENTALS
+        | PROFILED_SHAPE
+        | AFTER_PROFILING
         | {
             "measure_machine",
             "summarize_ranges",
