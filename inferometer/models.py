@@ -84,17 +84,6 @@ def _random_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int) -> Pr
     return model
 
 
-def _take_states_whole(model: PreTrainedModel) -> None:
-    """Have the output head copy the states that it is given.
-
-    The last ones are a slice of all, with its strides, for which torch copies the head's weight in every pass instead:
-    seconds for a gibibyte. `contiguous` leaves a slice of one sequence as it is.
-    """
-    head = model.get_output_embeddings()
-    if head is not None:
-        head.register_forward_pre_hook(lambda _, states: states[0].clone(memory_format=torch.contiguous_format))
-
-
 def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str = "auto") -> PreTrainedModel:
     """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
 
@@ -122,7 +111,6 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
     model.config.use_cache = False
     module: nn.Module = model
     module.requires_grad_(False).eval().to(device.torch_device)
-    _take_states_whole(model)
     for parameter in model.parameters():
         parameter.sum()
     return model

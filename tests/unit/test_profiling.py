@@ -24,11 +24,11 @@ from inferometer.capacity.shapes import Shape, shape_of
 from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
-from inferometer.manifest import Manifest, check_context
+from inferometer.manifest import CheckpointFile, Manifest, check_context
 from inferometer.profiling import baseline, cache, generation, latency, memory, summary
 from inferometer.profiling.generation import first_layers, phases, random_prompt, read, write, write_without_cache
 from inferometer.profiling.roofline import Cell, cost, predict
-from inferometer.profiling.subjects import Subject, layer_counts, subjects
+from inferometer.profiling.subjects import Subject, layer_counts, load_to_profile, subjects
 from inferometer.profiling.tables import (
     BASELINE,
     CACHE,
@@ -44,7 +44,7 @@ from inferometer.tables import write_table
 from inferometer.timing import LARGEST_FOREIGN_LOAD, Enough, interleaved_phases, phases_of
 from tests.synthetic import latency as made_up_latency
 from tests.synthetic import law_ms
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 CPU = Device("cpu", "a processor")
 FAMILIES = ("llama", "qwen2", "gemma2", "gpt2", "opt", "gpt_neox")
@@ -283,6 +283,20 @@ def test_subjects_run_their_scheme_and_leave_nothing_behind(monkeypatch: pytest.
         assert rounded is not found["fp", "float32"].model
         assert any("Integer" in type(module).__name__ for module in rounded.modules())
     assert not any("Integer" in type(module).__name__ for module in rounded.modules())
+
+
+def test_the_head_of_a_profiled_model_is_never_copied(tmp_path: Path) -> None:
+    """Torch copies the weight for a slice of states, which would pass for the model's own time."""
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    files = tuple(CheckpointFile(path.name, path.stat().st_size, "") for path in sorted(folder.iterdir()))
+    model = load_to_profile(_manifest(files=files), folder, CPU, "bfloat16")
+    head: Any = model.get_output_embeddings()
+    with torch.profiler.profile() as profile:
+        read(model, random_prompt(model, 1, 9))
+    products = {event.key for event in profile.key_averages()}
+    assert "aten::mm" in products
+    assert "aten::bmm" not in products, "the head is a matrix product, not a batch of one with a copy of its weight"
+    assert head.weight.dtype == torch.bfloat16
 
 
 # --- the cache ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from snakemake.iocontainers import Snakemake
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
-from inferometer.models import load_model, load_tokenizer, weights_bytes
+from inferometer.models import load_tokenizer, weights_bytes
 from inferometer.profiling.baseline import measure
+from inferometer.profiling.subjects import load_to_profile
 from inferometer.profiling.tables import BASELINE
 from inferometer.recording import write_run
 from inferometer.tables import write_table
@@ -21,7 +22,7 @@ with job(snakemake.log[0]) as stopwatch:
     device = choose_device(params.device)
     with stopwatch.phase("load"):
         tokenizer = load_tokenizer(manifest, checkpoint)
-        model = load_model(manifest, checkpoint, device, params.dtype)
+        model = load_to_profile(manifest, checkpoint, device, params.dtype)
     with stopwatch.phase("compute"):
         table = measure(model, tokenizer, settings["prompts"], settings["batches"], settings["new_tokens"], device)
     write_run(

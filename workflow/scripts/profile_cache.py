@@ -7,8 +7,9 @@ from snakemake.iocontainers import Snakemake
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
-from inferometer.models import load_model, weights_bytes
+from inferometer.models import weights_bytes
 from inferometer.profiling.cache import check, measure
+from inferometer.profiling.subjects import load_to_profile
 from inferometer.profiling.tables import CACHE, CACHE_CHECKS
 from inferometer.recording import write_run
 from inferometer.tables import write_table
@@ -23,7 +24,7 @@ with job(snakemake.log[0]) as stopwatch:
     check_context(manifest, max(lengths), new_tokens, "profiling.cache.prompt_tokens")
     device = choose_device(params.device)
     with stopwatch.phase("load"):
-        model = load_model(manifest, checkpoint, device, params.dtype)
+        model = load_to_profile(manifest, checkpoint, device, params.dtype)
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
         checks = check(model, lengths, new_tokens, device)

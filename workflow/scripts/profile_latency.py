@@ -10,9 +10,8 @@ from inferometer.capacity.catalogue import shape_or_reason
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
-from inferometer.models import load_model
 from inferometer.profiling.latency import measure
-from inferometer.profiling.subjects import layer_counts, subjects, weights_bytes_of
+from inferometer.profiling.subjects import layer_counts, load_to_profile, subjects, weights_bytes_of
 from inferometer.profiling.tables import LATENCY
 from inferometer.recording import write_run
 from inferometer.tables import write_table
@@ -27,7 +26,7 @@ with job(snakemake.log[0]) as stopwatch, ExitStack() as stack:
     check_context(manifest, max(lengths), new_tokens, "profiling.latency.prompt_tokens")
     device, shape = choose_device(snakemake.params.device), shape_or_reason(checkpoint, manifest.name)
     with stopwatch.phase("load"):
-        load = partial(load_model, manifest, checkpoint, device)
+        load = partial(load_to_profile, manifest, checkpoint, device)
         own = stack.enter_context(subjects(wanted["schemes"], wanted["dtypes"], layer_counts(manifest), load))
     with stopwatch.phase("compute"):
         device.reset_peak_memory()

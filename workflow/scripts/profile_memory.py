@@ -9,9 +9,8 @@ from snakemake.iocontainers import Snakemake
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
-from inferometer.models import load_model
 from inferometer.profiling.memory import measure
-from inferometer.profiling.subjects import layer_counts, subjects, weights_bytes_of
+from inferometer.profiling.subjects import layer_counts, load_to_profile, subjects, weights_bytes_of
 from inferometer.profiling.tables import MEMORY
 from inferometer.recording import write_run
 from inferometer.tables import write_table
@@ -25,7 +24,7 @@ with job(snakemake.log[0]) as stopwatch, ExitStack() as stack:
     check_context(manifest, prompt_tokens, max(new_tokens), "profiling.memory.new_tokens")
     device = choose_device(params.device)
     with stopwatch.phase("load"):
-        load = partial(load_model, manifest, checkpoint, device)
+        load = partial(load_to_profile, manifest, checkpoint, device)
         own = stack.enter_context(subjects({params.reference: {}}, [params.dtype], layer_counts(manifest), load))
     with stopwatch.phase("compute"):
         table = measure(own, prompt_tokens, new_tokens, device)
