@@ -161,7 +161,7 @@ rule summarize_profiling:
         measured=MEASURED,
         schemes={
             scheme: config["schemes"][scheme]
-            for scheme in {REFERENCE, *config["profiling"]["schemes"]}
+            for scheme in dict.fromkeys([REFERENCE, *config["profiling"]["schemes"]])
         },
         layers={
             model: config["models"][model].get("config", {}).get("num_hidden_layers")

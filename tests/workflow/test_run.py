@@ -371,9 +371,9 @@ def test_nothing_is_written_outside_the_folder_but_caches(finished: Finished) ->
     assert finished.project_after == finished.project_before
 
 
-def test_a_shape_stands_in_the_report_as_a_shape_and_is_not_measured(study: Study) -> None:
+def test_a_shape_stands_in_the_report_as_a_shape_and_only_its_time_and_memory_are_measured(study: Study) -> None:
     folder = study.results / "shape"
-    assert sorted(path.name for path in folder.iterdir()) == ["sources"]
+    assert sorted(path.name for path in folder.iterdir()) == ["profiling", "sources"]
     manifest = Manifest.read(folder / "sources" / "model.json")
     assert manifest.random_weights
     assert manifest.seed == 7
