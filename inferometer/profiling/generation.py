@@ -6,6 +6,7 @@ run does the same work.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,25 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from inferometer.blocks import decoder_blocks
+from inferometer.device import Device
+from inferometer.manifest import Manifest
+from inferometer.models import load_model
 from inferometer.timing import Phase
 
 SEED = 0
+
+
+def load_to_profile(manifest: Manifest, checkpoint: Path, device: Device, dtype: str) -> PreTrainedModel:
+    """The model in a dtype, whose output head copies the states that it is given.
+
+    The last ones are a slice of all, with its strides, for which torch copies the head's weight in every pass instead:
+    seconds for a gibibyte. `contiguous` leaves a slice of one sequence as it is.
+    """
+    model = load_model(manifest, checkpoint, device, dtype)
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(lambda _, states: states[0].clone(memory_format=torch.contiguous_format))
+    return model
 
 
 @torch.inference_mode()

@@ -3,34 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
-from inferometer.device import Device, why_no_memory
+from inferometer.device import why_no_memory
 from inferometer.manifest import Manifest
-from inferometer.models import load_model, weights_bytes
+from inferometer.models import weights_bytes
 from inferometer.profiling.generation import first_layers
 from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.quantization.model import quantized
 from inferometer.schemes import Scheme
 
 Load = Callable[[str], PreTrainedModel]  # a model of its own in a dtype
-
-
-def load_to_profile(manifest: Manifest, checkpoint: Path, device: Device, dtype: str) -> PreTrainedModel:
-    """The model in a dtype, whose output head copies the states that it is given.
-
-    The last ones are a slice of all, with its strides, for which torch copies the head's weight in every pass instead:
-    seconds for a gibibyte. `contiguous` leaves a slice of one sequence as it is.
-    """
-    model = load_model(manifest, checkpoint, device, dtype)
-    head = model.get_output_embeddings()
-    if head is not None:
-        head.register_forward_pre_hook(lambda _, states: states[0].clone(memory_format=torch.contiguous_format))
-    return model
 
 
 def layer_counts(manifest: Manifest) -> list[int]:

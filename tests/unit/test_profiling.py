@@ -26,9 +26,17 @@ from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
 from inferometer.manifest import CheckpointFile, Manifest, check_context
 from inferometer.profiling import baseline, cache, generation, latency, memory, summary
-from inferometer.profiling.generation import first_layers, phases, random_prompt, read, write, write_without_cache
+from inferometer.profiling.generation import (
+    first_layers,
+    load_to_profile,
+    phases,
+    random_prompt,
+    read,
+    write,
+    write_without_cache,
+)
 from inferometer.profiling.roofline import Cell, cost, predict
-from inferometer.profiling.subjects import Subject, layer_counts, load_to_profile, subjects
+from inferometer.profiling.subjects import Subject, layer_counts, subjects
 from inferometer.profiling.tables import (
     BASELINE,
     CACHE,

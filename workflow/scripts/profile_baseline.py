@@ -9,7 +9,7 @@ from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.models import load_tokenizer, weights_bytes
 from inferometer.profiling.baseline import measure
-from inferometer.profiling.subjects import load_to_profile
+from inferometer.profiling.generation import load_to_profile
 from inferometer.profiling.tables import BASELINE
 from inferometer.recording import write_run
 from inferometer.tables import write_table

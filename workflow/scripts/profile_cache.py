@@ -9,7 +9,7 @@ from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
 from inferometer.models import weights_bytes
 from inferometer.profiling.cache import check, measure
-from inferometer.profiling.subjects import load_to_profile
+from inferometer.profiling.generation import load_to_profile
 from inferometer.profiling.tables import CACHE, CACHE_CHECKS
 from inferometer.recording import write_run
 from inferometer.tables import write_table

@@ -10,8 +10,9 @@ from inferometer.capacity.catalogue import shape_or_reason
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
+from inferometer.profiling.generation import load_to_profile
 from inferometer.profiling.latency import measure
-from inferometer.profiling.subjects import layer_counts, load_to_profile, subjects, weights_bytes_of
+from inferometer.profiling.subjects import layer_counts, subjects, weights_bytes_of
 from inferometer.profiling.tables import LATENCY
 from inferometer.recording import write_run
 from inferometer.tables import write_table

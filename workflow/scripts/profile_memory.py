@@ -9,8 +9,9 @@ from snakemake.iocontainers import Snakemake
 from inferometer.device import choose_device
 from inferometer.jobs import job
 from inferometer.manifest import Manifest, check_context
+from inferometer.profiling.generation import load_to_profile
 from inferometer.profiling.memory import measure
-from inferometer.profiling.subjects import layer_counts, load_to_profile, subjects, weights_bytes_of
+from inferometer.profiling.subjects import layer_counts, subjects, weights_bytes_of
 from inferometer.profiling.tables import MEMORY
 from inferometer.recording import write_run
 from inferometer.tables import write_table
