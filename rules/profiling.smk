@@ -262,6 +262,28 @@ rule plot_kernels:
         "../workflow/scripts/plot_kernels.py"
 
 
+rule plot_baseline:
+    input:
+        "results/{model}/profiling/baseline.parquet",
+    output:
+        report(
+            "results/{model}/profiling/baseline.svg",
+            category="Profiling",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Prompts and how fast they are answered"},
+            caption="../report/captions/baseline.rst",
+        ),
+    log:
+        "results/logs/plot_baseline/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_baseline/{model}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_baseline.py"),
+    script:
+        "../workflow/scripts/plot_baseline.py"
+
+
 rule plot_roofline:
     input:
         profile="results/summary/profiling.parquet",
@@ -296,4 +318,5 @@ rule profiling:
         expand(rules.plot_memory.output, model=MODELS),
         expand(rules.plot_cache_speed.output, model=MEASURED),
         expand(rules.plot_kernels.output, model=MEASURED),
+        expand(rules.plot_baseline.output, model=MEASURED),
         rules.plot_roofline.output,

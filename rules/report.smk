@@ -34,7 +34,7 @@ FIGURES = [
     *expand(
         "results/{model}/profiling/{figure}.svg",
         model=MEASURED,
-        figure=["cache", "kernels"],
+        figure=["cache", "kernels", "baseline"],
     ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",

@@ -505,7 +505,7 @@ def write_profiling(config: Config, results: Path) -> None:
     for model in (MEASURED, SHAPES):
         folder = results / model / "profiling"
         write_table(MEMORY, memories[model], folder / "memory.parquet")
-        for figure in ("latency", "memory") + (("cache", "kernels") if model == MEASURED else ()):
+        for figure in ("latency", "memory") + (("cache", "kernels", "baseline") if model == MEASURED else ()):
             _draw(folder / f"{figure}.svg", figure)
     write_table(CACHE_CHECKS, cache_checks(), results / MEASURED / "profiling/cache_checks.parquet")
     write_table(BASELINE, baseline(), results / MEASURED / "profiling/baseline.parquet")

@@ -173,3 +173,24 @@ def plot_roofline(profile: pd.DataFrame, machine: pd.DataFrame) -> Figure:
         axes.set_ylabel("10⁹ operations a second (logarithmic)")
         figure.legend(loc="outside right upper", fontsize=7)
     return figure
+
+
+def plot_baseline(baseline: pd.DataFrame) -> Figure:
+    """Tokens a second and time to the first token of every prompt, by batch. Takes BASELINE."""
+    rows = baseline[baseline["reason"].isna()]
+    prompts, batches = list(dict.fromkeys(rows["prompt"])), sorted(rows["batch"].unique())
+    height = 0.8 / max(1, len(batches))
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
+        shown = {"tokens_per_s": "Tokens written in a second", "first_token_ms": "Milliseconds to the first token"}
+        for axes, (column, title) in zip(panels, shown.items(), strict=True):
+            for place, batch in enumerate(batches):
+                own = rows[rows["batch"] == batch].set_index("prompt")[column].reindex(prompts)
+                places = [number + height * (place - (len(batches) - 1) / 2) for number in range(len(prompts))]
+                label = f"batch of {batch}"
+                axes.barh(places, own.astype("float64"), height, color=COLOURS[place % len(COLOURS)], label=label)
+            axes.set_title(title)
+            axes.set_yticks(range(len(prompts)), prompts)
+        panels[0].invert_yaxis()
+        panels[1].legend(fontsize=8)
+    return figure

@@ -51,6 +51,7 @@ class Model:
     kernels_figure: Figure | None
     kernels: pd.DataFrame
     baseline_said: list[str]
+    baseline_figure: Figure | None
     headlines: list[str]
     baseline: list[dict[str, Any]]
 
@@ -321,6 +322,14 @@ def _kernels_figure(folder: Path, model: str) -> Figure:
     )
 
 
+def _baseline_figure(folder: Path, model: str) -> Figure:
+    return Figure(
+        folder / "baseline.svg",
+        "Tokens written in a second, all copies of the batch together, and time to the first token.",
+        f"Bar charts of how fast {model} answers each prompt, alone and in batches.",
+    )
+
+
 def _model(
     name: str, reference: str, results: Path, tables: Mapping[str, pd.DataFrame], reported: Mapping[str, Any]
 ) -> Model:
@@ -345,6 +354,7 @@ def _model(
         kernels_figure=_kernels_figure(folder, name) if whole else None,
         kernels=own["kernels"],
         baseline_said=said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
+        baseline_figure=_baseline_figure(folder, name) if whole else None,
         headlines=headline(name, own["cache"], own["slopes"]),
         baseline=records(baseline) if baseline is not None else [],
     )

@@ -228,6 +228,16 @@ BAD: list[tuple[str, object, str, str]] = [
         ("evaluation/sensitivity/schemes", ["w4a4", name], f"`evaluation.sensitivity.schemes` names '{name}'", "alone")
         for name in ("fp", "w8a8-integer", "w8a8-smooth", "w8a8-rotated", "int8-bnb", "w4a16", "w4a16-awq")
     ),
+    # profiling
+    ("profiling/repetitions", 0, "`profiling.repetitions` is 0", "at least 2"),
+    ("profiling/seconds", -1, "`profiling.seconds` is -1", "at least 0"),
+    ("profiling/latency/new_tokens", 1, "`profiling.latency.new_tokens` is 1", "at least 2"),
+    ("profiling/latency/prompt_tokens", [0], "`profiling.latency.prompt_tokens[0]` is 0", "at least 1"),
+    ("profiling/memory/new_tokens", [8, 16], "`profiling.memory.new_tokens`", "short"),
+    ("profiling/kernels/dtypes", ["int8"], "`profiling.kernels.dtypes[0]` is 'int8'", "bfloat16"),
+    ("profiling/baseline/prompts", {}, "`profiling.baseline.prompts`", "non-empty"),
+    ("profiling/schemes", ["w5"], "`profiling.schemes` names 'w5'", "w8a8-integer"),
+    ("profiling/schemes", ["fp", "w8a8"], "`profiling.schemes` names 'w8a8'", "simulated"),
     # local files
     (
         f"models/{MODEL}",

@@ -94,11 +94,12 @@ def test_what_fails_or_is_inexact_is_left_out(prepare: object, monkeypatch: pyte
     [
         ([1.0, 0.5], [1.0, 0.6], "second"),
         ([1.0, 0.9], [1.0, 0.9], "first"),  # may be noise
-        ([1.0, 0.1], [1.0, 1.1], "first"),  # slower for many rows
+        ([100.0, 1.0], [1.0, 1.1], "second"),  # a hundred times as slow for one row, and hardly faster for many
+        ([1.0, 0.5], [1.0, 1.9], "first"),  # each is far behind at one of them
         ([1.0, 2.0], [1.0, 3.0], "first"),
     ],
 )
-def test_a_kernel_is_preferred_that_is_clearly_faster(
+def test_a_kernel_is_preferred_that_is_never_far_behind(
     one_row: list[float], many_rows: list[float], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([one_row, many_rows])

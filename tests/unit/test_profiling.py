@@ -3,16 +3,18 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
@@ -25,7 +27,8 @@ from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
 from inferometer.manifest import CheckpointFile, Manifest, check_context
-from inferometer.profiling import baseline, cache, generation, latency, memory, summary
+from inferometer.plotting import save
+from inferometer.profiling import baseline, cache, figures, generation, latency, memory, summary
 from inferometer.profiling.generation import (
     first_layers,
     load_to_profile,
@@ -50,8 +53,12 @@ from inferometer.profiling.tables import (
 )
 from inferometer.tables import write_table
 from inferometer.timing import LARGEST_FOREIGN_LOAD, Enough, interleaved_phases, phases_of
+from tests.synthetic import baseline as made_up_baseline
+from tests.synthetic import cache as made_up_cache
 from tests.synthetic import latency as made_up_latency
 from tests.synthetic import law_ms
+from tests.synthetic import machine as made_up_machine
+from tests.synthetic import memory as made_up_memory
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 CPU = Device("cpu", "a processor")
@@ -535,6 +542,48 @@ def test_models_of_unknown_families_are_profiled_without_theory(tmp_path: Path) 
     assert profile["predicted_ms"].isna().all()
     assert not profile["extrapolated"].any()
     assert profile["latency_ms"].notna().all()
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made_up(tiny_shape: Shape) -> dict[str, Any]:
+    """Tables of the chapter, made up: of a shape with two numbers of layers, and of a model."""
+    theories = {"tiny": summary.Theory(tiny_shape, 32, {"fp": {}}, ROOFS)}
+    latencies, memories = {"tiny": made_up_latency()}, {"tiny": made_up_memory((1, 2), 512)}
+    profile = summary.profile(latencies, theories)
+    return {
+        "profile": profile,
+        "knees": summary.knees(latencies, profile),
+        "memory": memories["tiny"],
+        "slopes": summary.slopes(memories, theories),
+        "cache": summary.cache_speed({"tiny": made_up_cache()}),
+        "baseline": made_up_baseline(),
+    }
+
+
+PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "latency": lambda tables: figures.plot_latency(tables["profile"], tables["knees"], "tiny"),
+    "memory": lambda tables: figures.plot_memory(tables["memory"], tables["slopes"], "tiny"),
+    "cache": lambda tables: figures.plot_cache_speed(tables["cache"], "tiny"),
+    "roofline": lambda tables: figures.plot_roofline(tables["profile"], made_up_machine()),
+    "baseline": lambda tables: figures.plot_baseline(tables["baseline"]),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_the_same_tables_give_the_same_bytes(name: str, made_up: dict[str, Any], tmp_path: Path) -> None:
+    for copy in ("one", "two"):
+        save(PLOTS[name](made_up), tmp_path / copy / "figure.svg", 40)
+    assert (tmp_path / "one/figure.svg").read_bytes() == (tmp_path / "two/figure.svg").read_bytes()
+
+
+def test_extrapolated_lines_are_dotted_and_called_so(made_up: dict[str, Any]) -> None:
+    figure = PLOTS["latency"](made_up)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["fp, float32, 1 layers", "fp, float32, 2 layers", "fp, float32, 32 layers (extrapolated)"]
+    plt.close(figure)
 
 
 # --- what is asked for --------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ HOSTILE: dict[str, Any] = {
     "licence": "שלום \u202eevil\u202c & {{ 7 * 7 }} {% raw %}",
     "caveat": "x" * 400 + f" -->{SCRIPT}<!--",
 }
-PROFILE_FIGURES = 1 + 4 + 2  # the roofline, four of the measured model, two of the shape
+PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 NAN, INFINITY = float("nan"), float("inf")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -69,8 +69,10 @@ PROFILE_FIGURES = {
     "plot_kernels tiny",
     "plot_roofline",
 }
+BASELINE_FIGURE = {"plot_baseline tiny"}
 AFTER_PROFILING = {"summarize_profiling"} | PROFILE_FIGURES
 PROFILED_TINY = {f"profile_{part} tiny" for part in ("latency", "memory", "cache", "kernels", "baseline")}
+PROFILED_TINY |= BASELINE_FIGURE
 PROFILED_SHAPE = {f"profile_{part} shape" for part in ("latency", "memory")}
 ROUNDS_AND_PROFILES = {f"profile_{part} {model}" for part in ("latency", "memory") for model in ("tiny", "shape")}
 ALL_FIGURES = (
@@ -80,6 +82,7 @@ ALL_FIGURES = (
     | {f"plot_sensitivity tiny/{SENSITIVE}", "plot_perplexity", "plot_pareto", "plot_digits", "plot_decoder"}
     | AFTER_PREDICTION
     | PROFILE_FIGURES
+    | BASELINE_FIGURE
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
@@ -268,7 +271,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a prompt of the baseline": (
         configured(setting("word1", "profiling", "baseline", "prompts", "code")),
-        {"profile_baseline tiny", "summarize_runs", "report"},
+        {"profile_baseline tiny", "summarize_runs", "report"} | BASELINE_FIGURE,
     ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
@@ -364,7 +367,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that only figures of the profiling use": (
         checked_out(edited("inferometer/profiling/figures.py", other_result)),
-        PROFILE_FIGURES - {"plot_kernels tiny"} | {"report"},
+        (PROFILE_FIGURES | BASELINE_FIGURE) - {"plot_kernels tiny"} | {"report"},
     ),
     "a function that only summaries of the fundamentals use": (
         checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
