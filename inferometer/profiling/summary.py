@@ -185,8 +185,11 @@ def _measured_slopes(memory: pd.DataFrame) -> Iterator[Row]:
 
 
 def _extrapolated_slopes(measured: list[Row], layers: int) -> Iterator[Row]:
-    """Slope and intercept at all layers by the line through two numbers of layers; errors add up as variances do."""
-    table = pd.DataFrame(measured)
+    """Slope and intercept at all layers by the line through two numbers of layers; errors add up as variances do.
+
+    Not of peaks, which depend on what the allocator happens to hold.
+    """
+    table = pd.DataFrame([row for row in measured if row["quantity"] != "peak_bytes"])
     for _, group in table.groupby(["scheme", "dtype", "quantity"]):
         rows: list[Any] = group.sort_values("layers").to_dict("records")
         if len(rows) < 2 or layers <= rows[-1]["layers"]:
