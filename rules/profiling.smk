@@ -270,7 +270,10 @@ rule plot_baseline:
             "results/{model}/profiling/baseline.svg",
             category="Profiling",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Prompts and how fast they are answered"},
+            labels={
+                "model": "{model}",
+                "figure": "Prompts and how fast they are answered",
+            },
             caption="../report/captions/baseline.rst",
         ),
     log:
