@@ -19,8 +19,9 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def _without_docstrings(tree: ast.Module) -> str:
-    tree = ast.parse(ast.unparse(tree))
+@cache
+def _without_docstrings(path: Path) -> str:
+    tree = ast.parse(ast.unparse(_tree(path)))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -46,6 +47,17 @@ def _module_file(root: Path, module: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+@cache
+def _imported_files(path: Path, root: Path) -> list[Path]:
+    """The files of the package that running one file imports directly, and those of packages on the way."""
+    files = []
+    for module in _imported_modules(_tree(path)):
+        parts = module.split(".")
+        names = (".".join(parts[: depth + 1]) for depth in range(len(parts)))
+        files += [file for name in names if (file := _module_file(root, name))]
+    return files
+
+
 def modules_of(script: Path, root: Path) -> list[Path]:
     """The script and every file of the package that it imports, transitively, sorted by path.
 
@@ -58,10 +70,7 @@ def modules_of(script: Path, root: Path) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        for module in _imported_modules(_tree(path)):
-            parts = module.split(".")
-            names = (".".join(parts[: depth + 1]) for depth in range(len(parts)))
-            queue.extend(file for name in names if (file := _module_file(root, name)))
+        queue.extend(_imported_files(path, root))
     return sorted(found)
 
 
@@ -75,7 +84,7 @@ def code_version(script: Path, root: Path, *, data: tuple[Path, ...] = ()) -> st
     digest = hashlib.sha256()
     for path in modules_of(script, root):
         digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(_without_docstrings(_tree(path)).encode())
+        digest.update(_without_docstrings(path).encode())
     for path in sorted(data):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())

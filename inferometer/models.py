@@ -81,6 +81,7 @@ def _random_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int) -> Pr
             values = parameter.view(-1)
             for piece in values.split(RANDOM_BLOCK):
                 piece.copy_(block[: len(piece)])
+    model.tie_weights()  # which making a model without initialization leaves out
     return model
 
 

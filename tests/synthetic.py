@@ -80,6 +80,7 @@ SECTIONS = (
     "sources",
     "reproduce",
 )
+PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
 PROMPTS, NEW_TOKENS = (10, 50, 100, 200, 400, 800), 5

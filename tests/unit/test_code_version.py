@@ -44,7 +44,8 @@ def digest(tmp_path: Path) -> Callable[..., str]:
         path.write_text(text, encoding="utf-8")
 
     def fresh(*data: str) -> str:
-        module._tree.cache_clear()
+        for cached in (module._tree, module._without_docstrings, module._imported_files):
+            cached.cache_clear()
         code_version.cache_clear()
         return code_version(
             tmp_path / "workflow/scripts/say.py", tmp_path, data=tuple(tmp_path / name for name in data)

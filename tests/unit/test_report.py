@@ -28,6 +28,7 @@ from tests.synthetic import (
     ITEMS,
     LAYERS,
     MEASURED,
+    PROFILE_FIGURES,
     QUESTION_SETS,
     ROTATED,
     SEARCHED,
@@ -56,7 +57,6 @@ HOSTILE: dict[str, Any] = {
     "licence": "שלום \u202eevil\u202c & {{ 7 * 7 }} {% raw %}",
     "caveat": "x" * 400 + f" -->{SCRIPT}<!--",
 }
-PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 NAN, INFINITY = float("nan"), float("inf")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
