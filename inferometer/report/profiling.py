@@ -24,6 +24,7 @@ from inferometer.tables import read_table, records
 MIB = 2**20
 ALIKE = 2.0  # speed-ups on another machine may differ by this factor and still tell the same
 EXACT = 1e-9
+STRAIGHT = 0.99  # R² of a line that may be explained
 BOUNDS = {"overhead": "overhead", "memory": "memory bandwidth", "compute": "arithmetic"}
 QUANTITIES = {
     "cache_bytes": "tensors of the cache",
@@ -99,13 +100,13 @@ def said_of_speed(cells: pd.DataFrame, reference: str) -> list[str]:
             continue
         base = max(bases, key=lambda row: row.dtype == "float32")
         each = [
-            f"{number(base.latency_ms / row.latency_ms, 3)} times as fast as {_subject(row, several=False)}"
+            f"{_subject(row, several=False)} is {number(base.latency_ms / row.latency_ms, 3)} times as fast"
             for row in rows
             if row != base
         ]
         said.append(
             f"{base.model} {what.format(base.prompt_tokens)} at {number(base.tokens_per_s)} tokens a second as "
-            f"{_subject(base, several=False)} on this machine, and {', '.join(each)}."
+            f"{_subject(base, several=False)} on this machine; {', '.join(each)}."
         )
     return said
 
@@ -174,12 +175,17 @@ def said_of_memory(slopes: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
         by: Any = rows.set_index("quantity")
         tensors, process, peak = (by.loc[name] for name in QUANTITIES)
         exact = "exactly what" if abs(tensors["ratio"] - 1) < EXACT else f"{number(tensors['ratio'], 4)} times what"
+        straight = peak["r_squared"] > STRAIGHT
         said.append(
-            f"With {layers} layers each written token adds {tensors['bytes_per_token']:,.0f} bytes to the "
-            f"tensors of the cache, {exact} the configuration predicts. The trimmed process grows by "
-            f"{number(process['ratio'], 3)} times that (R² {process['r_squared']:.4f}), its peak by "
-            f"{number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): while a layer's keys and values are "
-            "joined, the old and the new ones are there together."
+            f"With {layers} layer{'s' if layers != 1 else ''} each written token adds "
+            f"{tensors['bytes_per_token']:,.0f} bytes to the tensors of the cache, {exact} the configuration predicts. "
+            f"The trimmed process grows by {number(process['ratio'], 3)} times that (R² {process['r_squared']:.4f}), "
+            f"its peak by {number(peak['ratio'], 3)} times (R² {peak['r_squared']:.4f}): "
+            + (
+                "while a layer's keys and values are joined, the old and the new ones are there together."
+                if straight
+                else "no straight line, since so small a cache is lost in what the allocator happens to hold."
+            )
         )
     for row in slopes[slopes["extrapolated"] & (slopes["quantity"] == "cache_bytes")].itertuples():
         theirs = reported["bytes_per_token"]
