@@ -21,6 +21,8 @@ import psutil
 import torch
 
 from inferometer.errors import InferometerError
+from inferometer.runs import Machine
+from inferometer.units import GIB
 
 CLEAR_PEAK = "5"
 RAPL = Path("/sys/class/powercap")
@@ -84,6 +86,14 @@ class Device:
     def available_bytes(self) -> int:
         """Memory that could still be had."""
         return torch.cuda.mem_get_info()[0] if self.kind == "cuda" else int(psutil.virtual_memory().available)
+
+    def why_too_large(self, needed_bytes: int) -> str | None:
+        """What to say where so much memory can't be had; None where it can."""
+        available = self.available_bytes()
+        if needed_bytes <= available:
+            return None
+        sizes = f"about {needed_bytes / GIB:.3g} GiB are needed and {available / GIB:.3g} GiB available"
+        return f"not enough memory: {sizes}"
 
     def own_memory_bytes(self) -> int:
         """Memory in use without what is mapped from files: allocated by torch on CUDA, anonymous pages on a CPU."""
@@ -252,29 +262,15 @@ def choose_device(wanted: str) -> Device:
     return Device("cuda", torch.cuda.get_device_name())
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a measurement ran on, as the report prints it."""
-
-    device: str
-    device_name: str
-    cores: int
-    torch_threads: int
-    memory_gib: float
-    system: str
-    python: str
-    torch: str
-    transformers: str
-
-
 def describe_machine(device: Device) -> Machine:
     """The machine and library versions of this process; `memory_gib` is the host's main memory."""
     return Machine(
         device=device.kind,
         device_name=device.name,
+        features=device.features,
         cores=available_cores(),
         torch_threads=torch.get_num_threads(),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        memory_gib=round(psutil.virtual_memory().total / GIB, 1),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=torch.__version__,

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from inferometer.files import whole_file
 
@@ -57,6 +58,18 @@ def logarithmic_x(axes: Axes, values: Sequence[int], label: str) -> None:
     axes.set_xticks(values, [f"{value // 1024}k" if value % 1024 == 0 else str(value) for value in values])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
+
+
+def logarithmic_y(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers: powers of ten, and between them 2 and 5 times as much."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else ""))
+
+
+def error_bars(rows: pd.DataFrame, low: str = "latency_ms_q25", high: str = "latency_ms_q75") -> list[pd.Series]:
+    """How far error bars reach below and above the median latencies of `rows`: to their quartiles, or to others."""
+    return [rows["latency_ms"] - rows[low], rows[high] - rows["latency_ms"]]
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:

@@ -1,9 +1,45 @@
-"""The table of measuring jobs: on what each ran, how long each part took, how much memory it needed.
+"""What measuring jobs run on, and their table: how long each part took, how much memory it needed.
 
 These rows differ from run to run, so they stand apart from the byte-stable results.
 """
 
+from dataclasses import dataclass
+
 from inferometer.tables import Column, Table
+
+MACHINE_COLUMNS = (
+    Column("device", "string", "cpu or cuda"),
+    Column("device_name", "string", "what the maker calls the device"),
+    Column(
+        "features",
+        "string",
+        "instruction sets that matter for products, or the compute capability of a GPU; empty where none are known",
+    ),
+    Column("cores", "int64", "processor cores that the process may use"),
+    Column("torch_threads", "int64", "threads that torch computes with"),
+    Column("memory_gib", "float64", "main memory of the host in GiB"),
+    Column("system", "string", "operating system and processor architecture"),
+    Column("python", "string", "version of Python"),
+    Column("torch", "string", "version of torch"),
+    Column("transformers", "string", "version of transformers"),
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a measurement ran on: the columns MACHINE_COLUMNS."""
+
+    device: str
+    device_name: str
+    features: str
+    cores: int
+    torch_threads: int
+    memory_gib: float
+    system: str
+    python: str
+    torch: str
+    transformers: str
+
 
 RUN = Table(
     path="<model>/<chapter>/[<scheme>/]run.parquet",
@@ -23,16 +59,8 @@ RUN = Table(
             "int64",
             "peak memory while computing: of the process on a CPU, of torch on CUDA",
         ),
-        Column("device", "string", "cpu or cuda"),
-        Column("device_name", "string", "what the maker calls the device"),
+        *MACHINE_COLUMNS,
         Column("dtype", "string", "dtype of the float parts of the model"),
-        Column("cores", "int64", "processor cores that the process may use"),
-        Column("torch_threads", "int64", "threads that torch computes with"),
-        Column("memory_gib", "float64", "main memory of the host in GiB"),
-        Column("system", "string", "operating system and processor architecture"),
-        Column("python", "string", "version of Python"),
-        Column("torch", "string", "version of torch"),
-        Column("transformers", "string", "version of transformers"),
     ),
     key=("step", "model", "scheme"),
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferometer import samples
+from inferometer.runs import MACHINE_COLUMNS
 from inferometer.tables import Column, Table
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,10 @@ ELSEWHERE = {  # files of a table that lie elsewhere than the others
     "fundamentals/decoder-run.parquet": "RUN",
 }
 
-SHARED = {name: getattr(samples, name) for name in ("SAMPLE", "SAMPLE_OR_REASON", "SPREAD")}  # columns of many tables
+SHARED = {  # columns of many tables
+    **{name: getattr(samples, name) for name in ("SAMPLE", "SAMPLE_OR_REASON", "SPREAD")},
+    "MACHINE_COLUMNS": MACHINE_COLUMNS,
+}
 
 HEAD = """\
 # Tables of results

@@ -18,11 +18,13 @@ BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 STEADY = 0.05  # an arm is warm when a call is no faster than the fastest before by more than this share
 LONGEST_WARM_UP = 5  # calls
 
-WHOLE = ""  # the phase of work that is timed as a whole
-
 Arm = TypeVar("Arm")
 Phase = tuple[str, int]  # what has just ended, and of how many calls it was
 Work = Callable[[], Iterator[Phase]]  # does its work phase by phase, and says so after each
+
+
+WHOLE = ""  # the phase of work that is timed as a whole
+READY: Phase = (WHOLE, 0)  # what came before was making ready, and is not timed
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class ForeignLoad:
 def phases_of(arm: Arm, work: Work, repetition: int, device: Device) -> list[Sample[Arm]]:
     """A sample of each phase of one run of `work`; the device is waited for once, at the end."""
     watch = ForeignLoad()
-    marks: list[tuple[Phase, Mark, float]] = [((WHOLE, 0), device.mark(), time.process_time())]
+    marks: list[tuple[Phase, Mark, float]] = [(READY, device.mark(), time.process_time())]
     marks += [(phase, device.mark(), time.process_time()) for phase in work()]
     device.synchronize()
     foreign = watch.share
@@ -100,6 +102,7 @@ def phases_of(arm: Arm, work: Work, repetition: int, device: Device) -> list[Sam
             foreign,
         )
         for (_, begin, cpu_before), ((name, calls), end, cpu) in pairwise(marks)
+        if calls
     ]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from inferometer.calibration.tables import RANGES
 from inferometer.capacity import chapter
 from inferometer.capacity import tables as capacity
 from inferometer.capacity.catalogue import find_shape
-from inferometer.capacity.roofline import Facts, roofs, summarize_machine
+from inferometer.capacity.roofline import roofs, summarize_machine
 from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.evaluation.choices_summary import summarize_accuracy
 from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
@@ -35,7 +36,7 @@ from inferometer.profiling.tables import (
     SLOPES,
 )
 from inferometer.rotation.tables import BASIS, PATHS
-from inferometer.runs import RUN
+from inferometer.runs import RUN, Machine
 from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
@@ -527,16 +528,8 @@ def runs(schemes: Sequence[str]) -> pd.DataFrame:
         "compute_s": 145.2,
         "weights_bytes": 5_000_000,
         "peak_memory_bytes": 900_000_000,
-        "device": "cpu",
-        "device_name": "A Processor",
         "dtype": "float32",
-        "cores": 2,
-        "torch_threads": 1,
-        "memory_gib": 16.0,
-        "system": "Linux x86_64",
-        "python": "3.11.7",
-        "torch": "2.13.0",
-        "transformers": "5.23.0",
+        **asdict(THIS),
     }
     names = [column.name for column in RUN.columns]
     rows = [
@@ -563,7 +556,7 @@ def stored(schemes: Sequence[str]) -> pd.DataFrame:
     return chapter.stored({MEASURED: shape}, {MEASURED: "float32"}, entries, measured)
 
 
-FACTS = Facts("cpu", "A Processor", "avx2 avx512_vnni", 2, 2, 23.5, "Linux x86_64", "3.11.7", "2.13.0", "5.23.0")
+THIS = Machine("cpu", "A Processor", "avx2 avx512_vnni", 2, 2, 23.5, "Linux x86_64", "3.11.7", "2.13.0", "5.23.0")
 RATES = {
     ("multiply", "float32"): 1e11,
     ("multiply", "bfloat16"): 1e12,
@@ -583,12 +576,12 @@ def machine_samples() -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["what", "dtype", "work", "repetition", "wall_ms", "contaminated"])
     kernels = table["dtype"].map({"int8": "int_mm"})
     timed = table.assign(calls=3, cpu_ms=2 * table["wall_ms"], foreign_load=0.01, kernel=kernels, reason=None)
-    return timed.assign(device=FACTS.device, device_name=FACTS.device_name, threads=FACTS.threads)
+    return timed.assign(device=THIS.device, device_name=THIS.device_name, torch_threads=THIS.torch_threads)
 
 
 def machine() -> pd.DataFrame:
     """A MACHINE table: 100 Gop/s in float32, ten times as many in bfloat16, twenty times in int8, and 20 GB/s."""
-    return summarize_machine(machine_samples(), FACTS)
+    return summarize_machine(machine_samples(), THIS)
 
 
 def write_capacity(config: Config, folder: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from inferometer.capacity.catalogue import GIB, Gpu, find_shape, gpu, gpu_names, model_names, model_source
+from inferometer.capacity.catalogue import Gpu, find_shape, gpu, gpu_names, model_names, model_source
 from inferometer.capacity.fit import Deployment, Fit, fit
 from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import (
@@ -18,6 +18,7 @@ from inferometer.capacity.storage import (
     weight_bytes,
 )
 from inferometer.errors import InferometerError
+from inferometer.units import GIB
 
 KV_BITS = (16, 8, 4, 2)
 

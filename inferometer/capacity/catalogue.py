@@ -11,9 +11,9 @@ import yaml
 
 from inferometer.capacity.shapes import Shape, shape_of
 from inferometer.errors import InferometerError
+from inferometer.units import GIB
 
 FOLDER = Path(__file__).parent
-GIB = 2**30
 NEWEST = "main"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from inferometer.capacity.catalogue import GIB, gpu, gpu_names
+from inferometer.capacity.catalogue import gpu, gpu_names
 from inferometer.capacity.conventions import comparisons
 from inferometer.capacity.fit import Deployment, demand
 from inferometer.capacity.intensity import CONVENTIONS, Attention, Work, flash, layer_work, model_attention
@@ -16,6 +16,7 @@ from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import kv_bytes_per_request, kv_bytes_per_token, weight_bytes
 from inferometer.capacity.tables import INTENSITY, REQUESTS, STORED
 from inferometer.errors import InferometerError
+from inferometer.units import GIB
 
 GRIDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from inferometer.capacity.catalogue import GIB, find_shape
+from inferometer.capacity.catalogue import find_shape
 from inferometer.capacity.fit import Deployment, fit
 from inferometer.capacity.intensity import (
     CONVENTIONS,
@@ -20,6 +20,7 @@ from inferometer.capacity.intensity import (
 )
 from inferometer.capacity.shapes import Shape
 from inferometer.capacity.storage import kv_bytes_per_request
+from inferometer.units import GIB
 
 MODEL = "llama-3-8b"  # of both studies
 MEMORY_GIB = 80

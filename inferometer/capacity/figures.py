@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inferometer.capacity.catalogue import GIB
 from inferometer.capacity.roofline import machine_ridges
 from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
+from inferometer.units import GIB
 
 MARKERS = "os^Dv<>ph"
 FLOAT_BITS = 16

@@ -8,8 +8,7 @@ from math import isqrt
 import pandas as pd
 import torch
 
-from inferometer.capacity.roofline import Facts
-from inferometer.device import Device, describe_machine
+from inferometer.device import Device
 from inferometer.quantization.kernels import FALLBACK, fastest_kernel, random_codes
 from inferometer.samples import refusal
 from inferometer.timing import interleaved, warm_up
@@ -98,10 +97,4 @@ def measure(device: Device) -> pd.DataFrame:
     rows = [{**asdict(sample.arm), **sample.columns, "reason": None} for sample in samples]
     if not multiplies_integers:
         rows.append({"what": "multiply", "dtype": "int8", "work": None, "kernel": None, **refusal(NO_KERNEL)})
-    return pd.DataFrame(rows).assign(device=device.kind, device_name=device.name, threads=torch.get_num_threads())
-
-
-def facts(device: Device) -> Facts:
-    """What this process measures on."""
-    described = asdict(describe_machine(device))
-    return Facts(features=device.features, threads=described.pop("torch_threads"), **described)
+    return pd.DataFrame(rows).assign(device=device.kind, device_name=device.name, torch_threads=torch.get_num_threads())

@@ -5,27 +5,12 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from inferometer.runs import Machine
 from inferometer.samples import best_samples
 from inferometer.tables import records
 
 ARM = ["what", "dtype"]
 DTYPES = ("float32", "bfloat16", "int8")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was measured on: the columns of MACHINE that samples don't tell."""
-
-    device: str
-    device_name: str
-    features: str
-    cores: int
-    threads: int
-    memory_gib: float
-    system: str
-    python: str
-    torch: str
-    transformers: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class Roofs:
     bytes_per_s: float
 
 
-def summarize_machine(samples: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+def summarize_machine(samples: pd.DataFrame, machine: Machine) -> pd.DataFrame:
     """The MACHINE table, of one row, from MACHINE_SAMPLES: the best rate of each arm, as McCalpin's STREAM reports it.
 
     Whatever comes between makes a sample slower and never faster, so the best one is nearest to the roof.
@@ -50,7 +35,7 @@ def summarize_machine(samples: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     kernels = measured[measured["dtype"] == "int8"]["kernel"]
     bandwidths = {f"{what}_gb_per_s": rates[what, "float32"] for what in ("read", "copy")}
     row = {
-        **asdict(facts),
+        **asdict(machine),
         **{f"{dtype}_giga_per_s": rates.get(("multiply", dtype)) for dtype in DTYPES},
         "int8_kernel": None if kernels.empty else kernels.iloc[0],
         **bandwidths,

@@ -1,15 +1,10 @@
 """Tables of the capacity chapter."""
 
+from inferometer.runs import MACHINE_COLUMNS
 from inferometer.samples import SAMPLE_OR_REASON
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "name of a shipped shape or of a model of the study")
-_PLACE = (
-    Column("device", "string", "cpu or cuda"),
-    Column("device_name", "string", "what the maker calls the device"),
-    Column("threads", "int64", "threads that torch computes with"),
-)
-
 PARAMETERS = Table(
     path="capacity/parameters.parquet",
     meaning="Exact parameters of every model by kind of part, from its configuration alone.",
@@ -152,7 +147,9 @@ MACHINE_SAMPLES = Table(
         ),
         Column("kernel", "string", "integer kernel that multiplies; null for float", nullable=True),
         *SAMPLE_OR_REASON,
-        *_PLACE,
+        Column("device", "string", "cpu or cuda"),
+        Column("device_name", "string", "what the maker calls the device"),
+        Column("torch_threads", "int64", "threads that torch computes with"),
     ),
     key=("what", "dtype", "repetition"),
 )
@@ -161,18 +158,7 @@ MACHINE = Table(
     path="machine.parquet",
     meaning="This machine in one row: what it is, and its measured peaks, which are the roofs of what models reach.",
     columns=(
-        *_PLACE,
-        Column(
-            "features",
-            "string",
-            "instruction sets that matter for products, or the compute capability of a GPU; empty where none are known",
-        ),
-        Column("cores", "int64", "processor cores that the process may use"),
-        Column("memory_gib", "float64", "main memory of the host in GiB"),
-        Column("system", "string", "operating system and processor architecture"),
-        Column("python", "string", "version of Python"),
-        Column("torch", "string", "version of torch"),
-        Column("transformers", "string", "version of transformers"),
+        *MACHINE_COLUMNS,
         Column("float32_giga_per_s", "float64", "10^9 operations a second in products of float32 matrices"),
         Column("bfloat16_giga_per_s", "float64", "the same in bfloat16"),
         Column("int8_giga_per_s", "float64", "the same in 8-bit integers; null without a kernel", nullable=True),

@@ -4,9 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
+from inferometer.plotting import COLOURS, MUTED, error_bars, logarithmic_x, logarithmic_y, style
 
 LABELS = {"last": "last layer replaced", "all": "all layers replaced"}
 AXES = {"new_tokens": "tokens written", "prompt_tokens": "tokens of the prompt"}
@@ -25,8 +24,8 @@ def plot_digits(accuracy: pd.DataFrame) -> Figure:
             rows = accuracy[accuracy["replaced"] == which].set_index("bits").loc[bits]
             places = [place + 0.06 * (2 * number - 1) for place in range(len(bits))]
             percent = 100 * rows[["accuracy", "accuracy_low", "accuracy_high"]]
-            spread = [percent["accuracy"] - percent["accuracy_low"], percent["accuracy_high"] - percent["accuracy"]]
-            left.errorbar(places, percent["accuracy"], spread, fmt="o-", ms=4, lw=1.2, capsize=3, label=label)
+            reach = [percent["accuracy"] - percent["accuracy_low"], percent["accuracy_high"] - percent["accuracy"]]
+            left.errorbar(places, percent["accuracy"], reach, fmt="o-", ms=4, lw=1.2, capsize=3, label=label)
             right.plot(rows.index, rows["sqnr_db"], "o-", ms=4, lw=1.2, label=label)
         high = accuracy[accuracy["replaced"] == "last"].set_index("bits")["sqnr_db"]
         line = high[bits[0]] - DB_PER_BIT * (bits[0] - pd.Series(bits))
@@ -51,15 +50,13 @@ def _draw_latency(axes: Axes, rows: pd.DataFrame, varied: str) -> None:
         (COLOURS[1], COLOURS[0]), ((False, "without cache"), (True, "with cache")), strict=True
     ):
         arm = rows[rows["cache"] == cache].sort_values(varied)
-        middle = arm["latency_ms"]
-        spread = [middle - arm["latency_ms_q25"], arm["latency_ms_q75"] - middle]
-        axes.errorbar(arm[varied], middle, spread, fmt="o-", ms=4, lw=1.2, capsize=3, color=colour, label=label)
+        middle, reach = arm["latency_ms"], error_bars(arm)
+        axes.errorbar(arm[varied], middle, reach, fmt="o-", ms=4, lw=1.2, capsize=3, color=colour, label=label)
     for row in rows[rows["cache"]].itertuples():
         place = (getattr(row, varied), row.latency_ms)
         axes.annotate(f"{row.speedup:.1f}×", place, (0, -13), textcoords="offset points", ha="center", fontsize=7)
     logarithmic_x(axes, sorted(rows[varied].unique()), f"{AXES[varied]} (logarithmic)")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    logarithmic_y(axes)
 
 
 def plot_decoder(speed: pd.DataFrame) -> Figure:

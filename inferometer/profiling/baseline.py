@@ -1,7 +1,8 @@
 """What a model writes after a few prompts, and how fast: one run each, as a user would have it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from inferometer.device import Device, energy_counter, why_no_memory
-from inferometer.profiling.generation import read, write
+from inferometer.profiling.generation import phases, read, write
 from inferometer.profiling.tables import BASELINE
-from inferometer.timing import Phase, Sample, phases_of
+from inferometer.timing import Sample, phases_of
 
 ATTEMPTS = 3  # until one is not contaminated
 WARM_UP_TOKENS = 2
@@ -59,15 +60,8 @@ def _run(
     model: PreTrainedModel, prompt: Tensor, new_tokens: int, device: Device, joules: Callable[[], float] | str
 ) -> _Run:
     written: list[Tensor] = []
-
-    def work() -> Iterator[Phase]:
-        token, cache = read(model, prompt)
-        yield "prefill", 1
-        written[:] = [token, write(model, token, cache, new_tokens - 1)]
-        yield "decode", new_tokens - 1
-
     before = None if isinstance(joules, str) else joules()
-    first, others = phases_of("baseline", work, 0, device)
+    first, others = phases_of("baseline", partial(phases, model, prompt, new_tokens, written), 0, device)
     used = None if before is None or isinstance(joules, str) else joules() - before
     return _Run(torch.cat(written, dim=1), first, others, used)
 

@@ -42,7 +42,7 @@ def _work(model: PreTrainedModel, prompt: Tensor, arm: Arm) -> Iterator[Phase]:
 
 @torch.inference_mode()
 def _logits(model: PreTrainedModel, prompt: Tensor, new_tokens: int) -> tuple[Tensor, Tensor]:
-    """Logits [new_tokens, vocabulary] before each written token: by steps over a cache, and of one pass without."""
+    """Logits [new_tokens, vocabulary] after each written token: by steps over a cache, and of one pass without."""
     token, cache = read(model, prompt)
     written, steps = [token], []
     for _ in range(new_tokens):

@@ -9,23 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from inferometer.capacity.roofline import roofs
-from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
+from inferometer.plotting import COLOURS, MUTED, error_bars, logarithmic_x, logarithmic_y, style
+from inferometer.profiling.tables import QUANTITIES
+from inferometer.units import MIB
 
 PHASES = {"prefill": "Prefill", "decode": "Decode, each token", "end_to_end": "End to end"}
-QUANTITIES = {
-    "cache_bytes": "tensors of the cache",
-    "memory_bytes": "process, trimmed",
-    "peak_bytes": "peak on the way",
-}
 MARKERS = {"prefill": "o", "decode": "s"}
-MIB = 2**20
-
-
-def _plainly(axes: Axes) -> None:
-    """A logarithmic axis with plain numbers: powers of ten, and between them 2 and 5 times as much."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else ""))
 
 
 def _subjects(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -45,12 +34,11 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, knees: pd.DataFrame, phase: str)
             continue
         guessed = bool(own["extrapolated"].iloc[0])
         low, high = ("latency_ms_low", "latency_ms_high") if guessed else ("latency_ms_q25", "latency_ms_q75")
-        spread = [own["latency_ms"] - own[low], own[high] - own["latency_ms"]]
         kind, inside = ("o:", "white") if guessed else ("o-", colour)
         label = f"{label} (extrapolated)" if guessed else label
         axes.errorbar(
-            own["prompt_tokens"], own["latency_ms"], spread, fmt=kind, mfc=inside, ms=4, lw=1.2, capsize=2,
-            color=colour, label=label,
+            own["prompt_tokens"], own["latency_ms"], error_bars(own, low, high), fmt=kind, mfc=inside, ms=4, lw=1.2,
+            capsize=2, color=colour, label=label,
         )  # fmt: skip
         axes.plot(own["prompt_tokens"], own["predicted_ms"], "--", lw=0.9, color=colour)
         subject = own.iloc[0]
@@ -65,7 +53,7 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, knees: pd.DataFrame, phase: str)
                 axes.plot([knee.knee_tokens], [knee.flat_ms], marker="D", ms=7, mfc="none", color=colour, ls="none")
     logarithmic_x(axes, sorted(int(tokens) for tokens in rows["prompt_tokens"].unique()), "tokens of the prompt")
     axes.set_title(PHASES[phase])
-    _plainly(axes)
+    logarithmic_y(axes)
 
 
 def plot_latency(profile: pd.DataFrame, knees: pd.DataFrame, model: str) -> Figure:
@@ -117,20 +105,17 @@ def plot_cache_speed(speed: pd.DataFrame, model: str) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
         for colour, cache, label in ((COLOURS[1], False, "without cache"), (COLOURS[0], True, "with cache")):
             arm = rows[rows["cache"] == cache].sort_values("prompt_tokens")
-            spread = [arm["latency_ms"] - arm["latency_ms_q25"], arm["latency_ms_q75"] - arm["latency_ms"]]
-            left.errorbar(
-                arm["prompt_tokens"], arm["latency_ms"], spread, fmt="o-", ms=4, lw=1.2, capsize=3, color=colour,
-                label=label,
-            )  # fmt: skip
+            tokens, middle, reach = arm["prompt_tokens"], arm["latency_ms"], error_bars(arm)
+            left.errorbar(tokens, middle, reach, fmt="o-", ms=4, lw=1.2, capsize=3, color=colour, label=label)
         gained = rows[rows["cache"] & rows["speedup"].notna()].sort_values("prompt_tokens")
-        spread = [gained["speedup"] - gained["speedup_low"], gained["speedup_high"] - gained["speedup"]]
-        right.errorbar(gained["prompt_tokens"], gained["speedup"], spread, fmt="o-", ms=4, lw=1.2, capsize=3)
+        reach = [gained["speedup"] - gained["speedup_low"], gained["speedup_high"] - gained["speedup"]]
+        right.errorbar(gained["prompt_tokens"], gained["speedup"], reach, fmt="o-", ms=4, lw=1.2, capsize=3)
         right.axhline(1, color=MUTED, lw=0.9, ls="--")
         for axes in (left, right):
             logarithmic_x(
                 axes, sorted(int(tokens) for tokens in rows["prompt_tokens"].unique()), "tokens of the prompt"
             )
-        _plainly(left)
+        logarithmic_y(left)
         written = int(rows["new_tokens"].iloc[0]) if len(rows) else 0
         left.set_title(f"Latency of {written} written tokens")
         left.set_ylabel("milliseconds (logarithmic)")
@@ -167,7 +152,7 @@ def plot_roofline(profile: pd.DataFrame, machine: pd.DataFrame) -> Figure:
                     label=f"{name}, {phase}",
                 )
         axes.set_xscale("log")
-        _plainly(axes)
+        logarithmic_y(axes)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.set_xlabel("operations per byte (logarithmic)")
         axes.set_ylabel("10⁹ operations a second (logarithmic)")

@@ -66,11 +66,15 @@ def write_without_cache(model: PreTrainedModel, prompt: Tensor, count: int) -> T
     return tokens[:, prompt.shape[1] :]
 
 
-def phases(model: PreTrainedModel, prompt: Tensor, new_tokens: int) -> Iterator[Phase]:
-    """Write so many tokens, two or more, after a prompt: `prefill` gives the first, `decode` each of the others."""
+def phases(model: PreTrainedModel, prompt: Tensor, new_tokens: int, written: list[Tensor]) -> Iterator[Phase]:
+    """Write so many tokens, two or more, after a prompt: `prefill` gives the first, `decode` each of the others.
+
+    They are added to `written`: [batch, 1] and [batch, new_tokens - 1].
+    """
     token, cache = read(model, prompt)
+    written.append(token)
     yield "prefill", 1
-    write(model, token, cache, new_tokens - 1)
+    written.append(write(model, token, cache, new_tokens - 1))
     yield "decode", new_tokens - 1
 
 

@@ -15,11 +15,6 @@ class Heads:
     kv_heads: int
     head_dim: int
 
-    @property
-    def group(self) -> int:
-        """Query heads that share keys and values."""
-        return self.query_heads // self.kv_heads
-
 
 def heads_of(fields: Mapping[str, Any], what: str) -> Heads:
     """The heads that a config.json states, under the names of any family. Raises InferometerError where it does not."""

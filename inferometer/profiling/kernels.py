@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from inferometer.device import Device, out_of_memory
+from inferometer.device import Device, out_of_memory, why_no_memory
 from inferometer.profiling.heads import Heads
 from inferometer.samples import refusal
 from inferometer.timing import WHOLE, Enough, Phase, Work, interleaved_phases, until_long_enough
@@ -27,7 +27,6 @@ SEED = 0
 PROBE_TOKENS = 64  # of the call that tells whether a kernel is there
 COMPARED_ROWS = 64  # queries whose results are held against float64, spread over the prompt from first to last
 SPARE_OUTPUTS = 8  # results in float32 that queries, keys and values take in all their copies, at most
-GIB = 2**30
 FAILURES = (RuntimeError, MemoryError, ImportError, OSError, AssertionError)
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries [1, heads, tokens, dim], keys, values; as many results
@@ -194,7 +193,7 @@ def _or_reason(call: Callable[[], Result], refused: str) -> Result | str:
             return f"the package {error.name} is not installed"
         except FAILURES as error:
             if out_of_memory(error):
-                return f"not enough memory ({_first_line(error)})"
+                return why_no_memory(error)
             return f"{refused} ({_complaint(error, warned)})"
 
 
@@ -210,14 +209,6 @@ def available(kernel: Kernel, heads: Heads, dtype: str, device: Device) -> Kerne
                 return form
             reason = found
     return reason
-
-
-def _lacking(kernel: Kernel, cell: Cell, available_bytes: int) -> str | None:
-    """The reason why there is too little memory for a kernel, if so."""
-    needed = cell.bytes_for(kernel)
-    if needed <= available_bytes:
-        return None
-    return f"needs about {needed / GIB:.3g} GiB of memory, and {available_bytes / GIB:.3g} GiB are there"
 
 
 class Exact:
@@ -263,9 +254,7 @@ def _work(kernel: Kernel, call: Callable[[], object], failed: dict[str, str], de
             try:
                 yield from until_long_enough(call, device)()
             except FAILURES as error:
-                if not out_of_memory(error):
-                    raise
-                failed[kernel.name] = f"not enough memory ({_first_line(error)})"
+                failed[kernel.name] = why_no_memory(error)
                 yield WHOLE, 1
 
     return work
@@ -274,9 +263,8 @@ def _work(kernel: Kernel, call: Callable[[], object], failed: dict[str, str], de
 def _fitting(kernels: Mapping[str, Kernel | str], cell: Cell, device: Device) -> dict[str, Kernel | str]:
     """The kernels that there is memory for, and for the others the reason why they can't be measured."""
     device.trim_memory()
-    there = device.available_bytes()
     return {
-        name: kernel if isinstance(kernel, str) else _lacking(kernel, cell, there) or kernel
+        name: kernel if isinstance(kernel, str) else device.why_too_large(cell.bytes_for(kernel)) or kernel
         for name, kernel in kernels.items()
     }
 

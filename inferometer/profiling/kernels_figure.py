@@ -7,14 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
-from inferometer.plotting import COLOURS, MUTED, logarithmic_x, style
+from inferometer.plotting import COLOURS, MUTED, error_bars, logarithmic_x, logarithmic_y, style
 from inferometer.profiling.kernels_summary import NAMES
+from inferometer.units import MIB
 
 COLOUR = dict(zip(NAMES, COLOURS, strict=True))
 STYLES = ("o-", "s--", "^-.", "D:")  # of dtypes
-MIB = 2**20
 
 
 def _dtypes(measured: pd.DataFrame) -> dict[str, str]:
@@ -30,10 +29,8 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 def _draw_times(axes: Axes, measured: pd.DataFrame) -> None:
     for kernel, dtype, line in _lines(measured):
-        middle = line["latency_ms"]
-        spread = [middle - line["latency_ms_q25"], line["latency_ms_q75"] - middle]
-        form = _dtypes(measured)[dtype]
-        axes.errorbar(line["tokens"], middle, spread, fmt=form, ms=4, lw=1.2, capsize=3, color=COLOUR[kernel])
+        form, middle = _dtypes(measured)[dtype], line["latency_ms"]
+        axes.errorbar(line["tokens"], middle, error_bars(line), fmt=form, ms=4, lw=1.2, capsize=3, color=COLOUR[kernel])
     axes.set_title("Time of one layer's attention")
     axes.set_ylabel("milliseconds (logarithmic)")
 
@@ -88,8 +85,7 @@ def plot_kernels(speed: pd.DataFrame) -> Figure:
         for axes, draw in zip(panels, (_draw_times, _draw_memory), strict=True):
             draw(axes, measured)
             logarithmic_x(axes, sorted(measured["tokens"].unique()), "tokens of the prompt (logarithmic)")
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            logarithmic_y(axes)
         _add_legend(figure, measured)
         figure.supxlabel(said_of_refused(speed), x=0.01, ha="left", fontsize=8, color=MUTED, wrap=True)
     return figure

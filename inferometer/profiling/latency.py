@@ -13,7 +13,7 @@ from inferometer.device import Device, why_no_memory
 from inferometer.profiling.generation import phases, random_prompt
 from inferometer.profiling.subjects import Subject
 from inferometer.samples import refusal
-from inferometer.timing import Enough, Phase, Sample, interleaved_phases, warm_up
+from inferometer.timing import READY, Enough, Phase, Sample, interleaved_phases, warm_up
 
 PHASES = ("prefill", "decode", "end_to_end")
 
@@ -43,7 +43,9 @@ def needed_bytes(shape: Shape | str, arm: Arm) -> int:
 
 def _work(subject: Subject, arm: Arm) -> Iterator[Phase]:
     with subject.running() as model:
-        yield from phases(model, random_prompt(model, arm.batch, arm.prompt_tokens), arm.new_tokens)
+        prompt = random_prompt(model, arm.batch, arm.prompt_tokens)
+        yield READY
+        yield from phases(model, prompt, arm.new_tokens, [])
 
 
 def _why_not(subject: Subject, arm: Arm, device: Device, shape: Shape | str, *, first: bool) -> str | None:
@@ -54,9 +56,8 @@ def _why_not(subject: Subject, arm: Arm, device: Device, shape: Shape | str, *, 
     """
     if subject.model is None:
         return subject.reason
-    needed, available = needed_bytes(shape, arm), device.available_bytes()
-    if needed > available:
-        return f"not enough memory: {needed / 2**30:.2f} GiB are needed and {available / 2**30:.2f} GiB available"
+    if (lacking := device.why_too_large(needed_bytes(shape, arm))) is not None:
+        return lacking
 
     def call() -> None:
         for _ in _work(subject, arm):
@@ -72,8 +73,8 @@ def _why_not(subject: Subject, arm: Arm, device: Device, shape: Shape | str, *, 
     return None
 
 
-def _rows(arm: Arm, sample: Sample[Arm]) -> dict[str, object]:
-    return {**asdict(arm), "phase": sample.phase, **sample.columns, "reason": None}
+def _row(sample: Sample[Arm]) -> dict[str, object]:
+    return {**asdict(sample.arm), "phase": sample.phase, **sample.columns, "reason": None}
 
 
 def end_to_end(samples: pd.DataFrame) -> pd.DataFrame:
@@ -113,9 +114,9 @@ def measure(
                 else:
                     refused += [{**asdict(arm), "phase": phase, **refusal(reason)} for phase in PHASES]
     works = {arm: partial(_work, subject, arm) for arm, subject in arms.items()}
-    samples = pd.DataFrame([_rows(sample.arm, sample) for sample in interleaved_phases(works, enough, device)])
-    parts = [samples, end_to_end(samples)] if arms else []
-    table = pd.concat([*parts, pd.DataFrame(refused)], ignore_index=True) if refused or arms else pd.DataFrame()
+    samples = pd.DataFrame([_row(sample) for sample in interleaved_phases(works, enough, device)])
+    timed = [samples, end_to_end(samples)] if arms else []
+    table = pd.concat([*timed, pd.DataFrame(refused)], ignore_index=True)
     kernels = {(subject.scheme, subject.dtype): subject.kernels for subject in subjects}
     names: Any = [kernels[key] for key in zip(table["scheme"], table["dtype"], strict=True)]
     return table.assign(kernels=names, device=device.kind)

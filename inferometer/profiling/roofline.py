@@ -74,15 +74,11 @@ def cost(shape: Shape, scheme: Entry, cell: Cell) -> Cost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Least milliseconds by operations and by bytes."""
+    """Least milliseconds by operations and by bytes, and what the roofline allows: of each pass the larger of both."""
 
     compute_ms: float
     memory_ms: float
-
-    @property
-    def predicted_ms(self) -> float:
-        """What the roofline allows: the larger of the two."""
-        return max(self.compute_ms, self.memory_ms)
+    predicted_ms: float
 
     def bound(self, measured_ms: float) -> str:
         """What holds the pass up: `overhead` where it takes more than twice what the roofline allows."""
@@ -97,4 +93,5 @@ def predict(cost: Cost, roofs: Roofs) -> Prediction:
     if missing:
         raise InferometerError(f"this machine has no measured peak for {missing[0]}.")
     compute_s = sum(flops / roofs.flops_per_s[dtype] for dtype, flops in cost.flops.items())
-    return Prediction(1000 * compute_s, 1000 * cost.bytes / roofs.bytes_per_s)
+    compute_ms, memory_ms = 1000 * compute_s, 1000 * cost.bytes / roofs.bytes_per_s
+    return Prediction(compute_ms, memory_ms, max(compute_ms, memory_ms))

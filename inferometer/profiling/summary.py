@@ -14,11 +14,11 @@ from inferometer.errors import InferometerError
 from inferometer.profiling.fits import extrapolated, knee, line, ratio_of_medians
 from inferometer.profiling.kernels_summary import summarize
 from inferometer.profiling.roofline import Cell, Cost, Prediction, cost, predict
+from inferometer.profiling.tables import QUANTITIES
 from inferometer.samples import best_samples, spread
 
 SUBJECT = ["scheme", "dtype", "layers"]
 CELL = [*SUBJECT, "prompt_tokens", "batch", "phase"]
-QUANTITIES = ("cache_bytes", "memory_bytes", "peak_bytes")
 RISING = ("prefill", "end_to_end")  # phases that grow with the prompt
 
 Row = dict[str, Any]
@@ -62,15 +62,15 @@ class Theory:
         total = Prediction(
             sum(times * own.compute_ms for times, _, own in known),
             sum(times * own.memory_ms for times, _, own in known),
+            sum(times * own.predicted_ms for times, _, own in known),
         )
-        predicted = sum(times * own.predicted_ms for times, _, own in known)
         return {
             "flops": sum(times * own.total_flops for times, own, _ in known),
             "bytes": sum(times * own.bytes for times, own, _ in known),
             "compute_ms": total.compute_ms,
             "memory_ms": total.memory_ms,
-            "predicted_ms": predicted,
-            "ratio": row["latency_ms"] / predicted,
+            "predicted_ms": total.predicted_ms,
+            "ratio": row["latency_ms"] / total.predicted_ms,
             "bound": total.bound(row["latency_ms"]),
         }
 
@@ -86,11 +86,11 @@ def _reason(samples: pd.DataFrame) -> str | None:
     return None if pd.isna(reason) else str(reason)
 
 
-def _cells(latency: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame]]:
-    """Each measured cell's row, and its samples."""
+def _cells(latency: pd.DataFrame) -> Iterator[Row]:
+    """Each cell that was to be measured."""
     for values, taken in best_samples(latency, CELL).groupby(CELL):
         row = dict(zip(CELL, values, strict=True)) | spread(taken)
-        yield row | {"reason": _reason(taken), "device": taken["device"].iloc[0]}, taken
+        yield row | {"reason": _reason(taken), "device": taken["device"].iloc[0]}
 
 
 def _extrapolated_cells(latency: pd.DataFrame, layers: int) -> Iterator[Row]:
@@ -115,9 +115,8 @@ def profile(latency: Mapping[str, pd.DataFrame], theories: Mapping[str, Theory])
     rows = []
     for model, table in latency.items():
         theory, new_tokens = theories[model], int(table["new_tokens"].iloc[0])
-        measured = [
-            row | {"extrapolated": False, "latency_ms_low": None, "latency_ms_high": None} for row, _ in _cells(table)
-        ]
+        nothing = {"extrapolated": False, "latency_ms_low": None, "latency_ms_high": None}
+        measured = [row | nothing for row in _cells(table)]
         for row in [*measured, *_extrapolated_cells(table, theory.layers or 0)]:
             rates = {"tokens_per_s": _tokens_per_s(row, new_tokens), **theory.prediction(row, new_tokens)}
             rows.append({"model": model, **row, **rates})

@@ -10,6 +10,12 @@ _LAYERS = Column("layers", "int64", "decoder layers that ran")
 _DEVICE = Column("device", "string", "cpu or cuda")
 _REASON = Column("reason", "string", "why nothing was measured; null where it was", nullable=True)
 
+QUANTITIES = {  # what is weighed, and how it is called
+    "cache_bytes": "tensors of the cache",
+    "memory_bytes": "process, trimmed",
+    "peak_bytes": "peak on the way",
+}
+
 _CELL = (
     _SCHEME,
     _DTYPE,
@@ -151,7 +157,12 @@ PROFILE = Table(
         Column("bytes", "float64", "bytes to and from memory of one call", nullable=True),
         Column("compute_ms", "float64", "what the operations take at the measured peaks", nullable=True),
         Column("memory_ms", "float64", "what the bytes take at the measured bandwidth", nullable=True),
-        Column("predicted_ms", "float64", "the larger of the two", nullable=True),
+        Column(
+            "predicted_ms",
+            "float64",
+            "the larger of the two, summed over the passes of end_to_end",
+            nullable=True,
+        ),
         Column("ratio", "float64", "measured over predicted: 1 is what the roofline allows", nullable=True),
         Column("bound", "string", "compute or memory, the larger of the two; overhead above twice it", nullable=True),
         _DEVICE,

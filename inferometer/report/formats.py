@@ -2,6 +2,8 @@
 
 import math
 
+from inferometer.units import GIB
+
 PLAIN_UP_TO = 1e6
 
 
@@ -48,7 +50,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def gibibytes(size: float) -> str:
     """Bytes as GiB."""
-    return f"{size / 2**30:.2f} GiB"
+    return f"{size / GIB:.2f} GiB"
 
 
 def seconds(duration: float) -> str:

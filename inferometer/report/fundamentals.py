@@ -10,10 +10,10 @@ import pandas as pd
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
 from inferometer.report.formats import number, percent
 from inferometer.report.page import Figure
+from inferometer.report.sentences import ALIKE
 from inferometer.tables import read_table
 
 EIGHT = 8  # bits of the study's classifier
-ALIKE = 2.0  # speed-ups on another machine may differ by this factor and still tell the same
 REPLACED = {"last": "the last layer", "all": "all layers"}
 
 

@@ -15,22 +15,18 @@ from inferometer.profiling.tables import (
     KERNEL_SPEED,
     KNEES,
     PROFILE,
+    QUANTITIES,
     SLOPES,
 )
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.sentences import ALIKE
 from inferometer.tables import read_table, records
+from inferometer.units import MIB
 
-MIB = 2**20
-ALIKE = 2.0  # speed-ups on another machine may differ by this factor and still tell the same
 EXACT = 1e-9
 STRAIGHT = 0.99  # R² of a line that may be explained
 BOUNDS = {"overhead": "overhead", "memory": "memory bandwidth", "compute": "arithmetic"}
-QUANTITIES = {
-    "cache_bytes": "tensors of the cache",
-    "memory_bytes": "process, trimmed",
-    "peak_bytes": "peak on the way",
-}
 
 
 @dataclass(frozen=True)
@@ -292,48 +288,37 @@ def _contaminated(tables: Sequence[pd.DataFrame]) -> str | None:
     )
 
 
-def _latency_figure(folder: Path, model: str) -> Figure:
-    return Figure(
-        folder / "latency.svg",
+FIGURES = {  # captions, and what one is told who can't see them
+    "latency": (
         "Median latency with quartiles against the prompt, both axes logarithmic; dashed, in the same colour, what the "
         "machine's measured peaks allow. A diamond marks where the flat part ends. Dotted lines are extrapolated, with "
         "95 % intervals.",
-        f"Line charts of {model}'s latency in prefill, decode and end to end, by scheme and dtype.",
-    )
-
-
-def _memory_figure(folder: Path, model: str) -> Figure:
-    return Figure(
-        folder / "memory.svg",
+        "Line charts of {}'s latency in prefill, decode and end to end, by scheme and dtype.",
+    ),
+    "memory": (
         "Memory that is added as tokens are written, above the start of each fitted line. Dashed grey: what the "
         "configuration says that the cache takes.",
-        f"Scatter charts with fitted lines of {model}'s memory against written tokens.",
-    )
-
-
-def _cache_figure(folder: Path, model: str) -> Figure:
-    return Figure(
-        folder / "cache.svg",
+        "Scatter charts with fitted lines of {}'s memory against written tokens.",
+    ),
+    "cache": (
         "Left: median latency with quartiles, both axes logarithmic. Right: latency without the cache over that with "
         "it.",
-        f"Line charts of {model}'s latency with and without a KV cache, and of the speed-up.",
-    )
-
-
-def _kernels_figure(folder: Path, model: str) -> Figure:
-    return Figure(
-        folder / "kernels.svg",
+        "Line charts of {}'s latency with and without a KV cache, and of the speed-up.",
+    ),
+    "kernels": (
         "One layer's causal attention over a whole prompt: time, and the most memory above what was there before.",
-        f"Line charts of time and extra memory of attention kernels with {model}'s heads, against tokens.",
-    )
-
-
-def _baseline_figure(folder: Path, model: str) -> Figure:
-    return Figure(
-        folder / "baseline.svg",
+        "Line charts of time and extra memory of attention kernels with {}'s heads, against tokens.",
+    ),
+    "baseline": (
         "Tokens written in a second, all copies of the batch together, and time to the first token.",
-        f"Bar charts of how fast {model} answers each prompt, alone and in batches.",
-    )
+        "Bar charts of how fast {} answers each prompt, alone and in batches.",
+    ),
+}
+
+
+def _figure(folder: Path, name: str, model: str) -> Figure:
+    caption, alternative = FIGURES[name]
+    return Figure(folder / f"{name}.svg", caption, alternative.format(model))
 
 
 def _model(
@@ -348,19 +333,19 @@ def _model(
         name=name,
         speed_said=said_of_speed(own["profile"], reference),
         latency_said=said_of_latency(own["profile"], own["knees"]),
-        latency_figure=_latency_figure(folder, name),
+        latency_figure=_figure(folder, "latency", name),
         cells=own["profile"],
         memory_said=said_of_memory(own["slopes"], reported["memory"]),
-        memory_figure=_memory_figure(folder, name),
+        memory_figure=_figure(folder, "memory", name),
         slopes=own["slopes"].assign(quantity=own["slopes"]["quantity"].map(QUANTITIES)),
         cache_said=said_of_cache(own["cache"], checks) if checks is not None else [],
-        cache_figure=_cache_figure(folder, name) if whole else None,
+        cache_figure=_figure(folder, "cache", name) if whole else None,
         cache=own["cache"],
         kernels_said=said_of_kernels(own["kernels"], reported["flash"]) if whole else [],
-        kernels_figure=_kernels_figure(folder, name) if whole else None,
+        kernels_figure=_figure(folder, "kernels", name) if whole else None,
         kernels=own["kernels"],
         baseline_said=said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
-        baseline_figure=_baseline_figure(folder, name) if whole else None,
+        baseline_figure=_figure(folder, "baseline", name) if whole else None,
         headlines=headline(name, own["cache"], own["slopes"]),
         baseline=records(baseline) if baseline is not None else [],
     )

@@ -10,6 +10,7 @@ from inferometer.report.describe import family
 from inferometer.report.formats import interval, number, percent, ratio, ratio_interval
 
 COLLAPSE_RATIO = 10.0
+ALIKE = 2.0  # speed-ups on another machine may differ by this factor and still tell the same
 HALF = 0.5  # the strength that the literature uses
 ON_A_GRID_DB = 3.0  # weights that round so much better as they are than rotated were on such a grid before
 NOTHING_DB = 0.05

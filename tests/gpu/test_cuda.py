@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.calibration.calibrate import calibrate
-from inferometer.capacity.machine import facts, measure
+from inferometer.capacity.machine import measure
 from inferometer.capacity.roofline import roofs, summarize_machine
-from inferometer.device import Device, choose_device
+from inferometer.device import Device, choose_device, describe_machine
 from inferometer.evaluation.perplexity import score_windows
 from inferometer.evaluation.reference import ReferenceHead
 from inferometer.folding import TOLERANCE, folded
@@ -96,7 +96,7 @@ def test_smoothing_is_proved_on_cuda(cuda: Device, windows: list[Tensor]) -> Non
 def test_the_speed_of_a_gpu_is_measured_within_what_gpus_can_do(cuda: Device) -> None:
     samples = measure(cuda)
     assert set(samples["device"]) == {"cuda"}
-    found = roofs(summarize_machine(samples, facts(cuda)))
+    found = roofs(summarize_machine(samples, describe_machine(cuda)))
     assert 1e11 < found.flops_per_s["float32"] < found.flops_per_s["bfloat16"] < 1e16
     assert 1e10 < found.bytes_per_s < 2e13
 

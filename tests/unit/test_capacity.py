@@ -16,7 +16,6 @@ from transformers.pytorch_utils import Conv1D
 
 from inferometer.capacity.__main__ import main
 from inferometer.capacity.catalogue import (
-    GIB,
     config_file,
     find_shape,
     gpu,
@@ -37,6 +36,7 @@ from inferometer.capacity.storage import (
 )
 from inferometer.errors import InferometerError
 from inferometer.schemes import grid_of
+from inferometer.units import GIB
 from tests.tiny import CONFIGS, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -17,17 +17,18 @@ from matplotlib.figure import Figure
 
 from inferometer import timing
 from inferometer.capacity import chapter, machine, tables
-from inferometer.capacity.catalogue import GIB, find_shape, gpu, gpu_names
+from inferometer.capacity.catalogue import find_shape, gpu, gpu_names
 from inferometer.capacity.figures import plot_batches, plot_cache, plot_intensity
 from inferometer.capacity.fit import Deployment, fit
 from inferometer.capacity.machine import Arm
 from inferometer.capacity.roofline import machine_ridges, roofs, summarize_machine
 from inferometer.capacity.shapes import Shape
-from inferometer.device import Device, choose_device
+from inferometer.device import Device, choose_device, describe_machine
 from inferometer.plotting import save
 from inferometer.quantization import kernels
 from inferometer.tables import Table, read_table, records, write_table
-from tests.synthetic import FACTS, machine_samples, study
+from inferometer.units import GIB
+from tests.synthetic import THIS, machine_samples, study
 from tests.synthetic import machine as made_up_machine
 
 MODELS = ("llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "smollm2-135m")
@@ -180,7 +181,7 @@ def test_a_device_without_an_exact_integer_kernel_has_a_reason_instead_of_a_rate
     [refused] = records(rows[rows["dtype"] == "int8"])
     assert (refused["calls"], refused["wall_ms"], refused["work"], refused["kernel"]) == (0, None, None, None)
     assert refused["reason"] == machine.NO_KERNEL
-    write_table(tables.MACHINE, summarize_machine(rows, FACTS), tmp_path / "machine.parquet")
+    write_table(tables.MACHINE, summarize_machine(rows, THIS), tmp_path / "machine.parquet")
     found = read_table(tables.MACHINE, tmp_path / "machine.parquet")
     assert records(found)[0]["int8_giga_per_s"] is None
     assert records(found)[0]["int8_kernel"] is None
@@ -224,7 +225,7 @@ def test_of_products_of_many_sizes_the_fastest_counts(
 def test_the_machine_in_one_row_has_medians_of_clean_samples(tmp_path: Path) -> None:
     write_table(tables.MACHINE_SAMPLES, machine_samples(), tmp_path / "samples.parquet")
     samples = read_table(tables.MACHINE_SAMPLES, tmp_path / "samples.parquet")
-    write_table(tables.MACHINE, summarize_machine(samples, FACTS), tmp_path / "machine.parquet")
+    write_table(tables.MACHINE, summarize_machine(samples, THIS), tmp_path / "machine.parquet")
     [row] = records(read_table(tables.MACHINE, tmp_path / "machine.parquet"))
     assert (row["samples"], row["contaminated"], row["contaminated_taken"]) == (15, 5, 0)
     rates = {name: value for name, value in row.items() if name.endswith("_per_s")}
@@ -239,13 +240,13 @@ def test_the_machine_in_one_row_has_medians_of_clean_samples(tmp_path: Path) -> 
         }
     )
     assert row["int8_kernel"] == "int_mm"
-    assert {name: row[name] for name in asdict(FACTS)} == asdict(FACTS)
+    assert {name: row[name] for name in asdict(THIS)} == asdict(THIS)
 
 
 def test_the_larger_bandwidth_is_the_roof() -> None:
     samples = machine_samples()
     slow = samples["wall_ms"].where(samples["what"] != "read", 4 * samples["wall_ms"])
-    found = roofs(summarize_machine(samples.assign(wall_ms=slow), FACTS))
+    found = roofs(summarize_machine(samples.assign(wall_ms=slow), THIS))
     assert found.bytes_per_s == pytest.approx(1e10), "that of the copy"
 
 
@@ -263,16 +264,16 @@ def test_the_best_clean_sample_is_the_roof() -> None:
     rows = machine_samples()
     fast = rows["wall_ms"].where((rows["what"] != "read") | (rows["repetition"] != 1), rows["wall_ms"] / 2)
     clean = rows.assign(wall_ms=fast, contaminated=False)
-    assert roofs(summarize_machine(clean, FACTS)).bytes_per_s == pytest.approx(4e10)
+    assert roofs(summarize_machine(clean, THIS)).bytes_per_s == pytest.approx(4e10)
     busy = clean.assign(contaminated=clean["repetition"] == 1)
-    assert roofs(summarize_machine(busy, FACTS)).bytes_per_s < 4e10, "others may have lent it their turn"
+    assert roofs(summarize_machine(busy, THIS)).bytes_per_s < 4e10, "others may have lent it their turn"
 
 
 def test_an_arm_without_clean_samples_has_the_best_of_all_and_leaves_the_others_alone() -> None:
     rows = machine_samples()
     busy = rows["contaminated"] | (rows["what"] == "copy")
     slow = rows["wall_ms"].where(rows["what"] != "copy", rows["repetition"].map({0: 900.0, 1: 100.0, 2: 200.0}))
-    found = summarize_machine(rows.assign(contaminated=busy, wall_ms=slow), FACTS)
+    found = summarize_machine(rows.assign(contaminated=busy, wall_ms=slow), THIS)
     assert found["contaminated_taken"].tolist() == [3]
     assert found["copy_gb_per_s"].tolist() == pytest.approx([10])
     assert found["float32_giga_per_s"].tolist() == pytest.approx([100])
@@ -280,9 +281,9 @@ def test_an_arm_without_clean_samples_has_the_best_of_all_and_leaves_the_others_
 
 def test_what_was_measured_on_is_what_this_process_runs_on() -> None:
     device = Device("cpu", "A CPU")
-    found = machine.facts(device)
+    found = describe_machine(device)
     assert (found.device, found.device_name, found.features) == ("cpu", "A CPU", device.features)
-    assert (found.threads, found.torch) == (torch.get_num_threads(), torch.__version__)
+    assert (found.torch_threads, found.torch) == (torch.get_num_threads(), torch.__version__)
     assert found.transformers == transformers.__version__
 
 

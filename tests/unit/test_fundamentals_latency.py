@@ -20,7 +20,7 @@ from inferometer.fundamentals.tables import DECODER_LATENCY, DECODER_SPEED
 from inferometer.plotting import save
 from inferometer.report.fundamentals import Compared, said_of_checks, said_of_digits, said_of_speed
 from inferometer.tables import write_table
-from inferometer.timing import Enough, interleaved, interleaved_phases, warm_up
+from inferometer.timing import READY, Enough, interleaved, interleaved_phases, warm_up
 from tests.synthetic import decoder_checks, decoder_latency, digits
 
 CPU = Device("cpu", "a processor")
@@ -86,6 +86,19 @@ def test_phases_are_timed_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> No
         ("prefill", 1, 1, 2000),
         ("decode", 1, 4, 500),
     ]
+
+
+def test_making_ready_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def work() -> Iterator[tuple[str, int]]:
+        clock.work(7.0)
+        yield READY
+        clock.work(2.0)
+        yield "prefill", 1
+
+    [sample] = interleaved_phases({"a": work}, Enough(1), CPU)
+    assert (sample.phase, sample.wall_ms) == ("prefill", 2000)
 
 
 def test_arms_go_on_until_both_a_count_and_a_time_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ from inferometer.profiling.generation import (
     write,
     write_without_cache,
 )
-from inferometer.profiling.roofline import Cell, cost, predict
+from inferometer.profiling.roofline import OVERHEAD, Cell, cost, predict
 from inferometer.profiling.subjects import Subject, layer_counts, subjects
 from inferometer.profiling.tables import (
     BASELINE,
@@ -251,7 +251,7 @@ def test_cells_that_do_not_fit_are_rows_with_the_reason_and_the_rest_goes_on(
     write_table(LATENCY, table, tmp_path / "latency.parquet")
     reasons = table.groupby("prompt_tokens")["reason"].first()
     assert reasons.notna().to_dict() == {4: False, 8: False, 30: True}
-    assert reasons[30].startswith("not enough memory: 0.00 GiB are needed")
+    assert reasons[30].startswith("not enough memory: about ")
     assert set(table[table["prompt_tokens"] == 30]["phase"]) == set(latency.PHASES)
 
 
@@ -491,6 +491,7 @@ def test_a_pass_is_held_up_by_the_larger_limit_or_by_overhead() -> None:
     cell = Cell(10, 10, 1, 3, "float32")
     own = cost(_shape(tiny_model()), {}, cell)
     slow_memory = predict(own, replace(ROOFS, bytes_per_s=1.0))
+    assert slow_memory.compute_ms < slow_memory.memory_ms
     assert slow_memory.predicted_ms == slow_memory.memory_ms == 1000 * own.bytes
     assert slow_memory.bound(1.5 * slow_memory.memory_ms) == "memory"
     slow_products = predict(own, replace(ROOFS, bytes_per_s=1e15))
@@ -533,6 +534,14 @@ def test_a_profile_holds_medians_theory_and_what_all_layers_would_take(tiny_shap
     assert prefill["knee_tokens"].to_numpy() == pytest.approx(100, rel=0.05)
     assert prefill["flat_ms"].to_numpy() == pytest.approx([7, 9], rel=0.01)
     assert set(knees["layers"]) == {1, 2}
+
+
+def test_what_holds_a_cell_up_goes_by_the_very_ratio_that_stands_beside_it(tiny_shape: Shape) -> None:
+    """Of a whole pass too, whose passes may be held up by different limits."""
+    for bytes_per_s in (1e6, 1e7, 3e7, 1e8):
+        theory = summary.Theory(tiny_shape, None, {"fp": {}}, replace(ROOFS, bytes_per_s=bytes_per_s))
+        profile = summary.profile({"tiny": made_up_latency()}, {"tiny": theory})
+        assert ((profile["ratio"] > OVERHEAD) == (profile["bound"] == "overhead")).all()
 
 
 def test_models_of_unknown_families_are_profiled_without_theory(tmp_path: Path) -> None:
@@ -611,5 +620,5 @@ def test_a_length_beyond_the_context_is_refused_with_its_key() -> None:
 
 def test_phases_of_a_pass_are_a_prefill_and_the_decoded_tokens() -> None:
     model = tiny_model()
-    found = phases_of("arm", partial(phases, model, random_prompt(model, 1, 4), 6), 0, CPU)
+    found = phases_of("arm", partial(phases, model, random_prompt(model, 1, 4), 6, []), 0, CPU)
     assert [(sample.phase, sample.calls) for sample in found] == [("prefill", 1), ("decode", 5)]

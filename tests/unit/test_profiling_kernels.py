@@ -176,7 +176,9 @@ def test_a_cell_that_does_not_fit_says_so_and_the_rest_goes_on(monkeypatch: pyte
     table = measure(HEADS, [16, 256], ["float32"], Enough(1), CPU)
     assert measured(table) == {("flash", 256), *((name, 16) for name in ON_CPU)}
     needed, there = (f"{count / 2**30:.3g}" for count in (cell.bytes_for(BY_NAME["standard"]), enough))
-    assert reasons(table)["standard", 256] == f"needs about {needed} GiB of memory, and {there} GiB are there"
+    assert (
+        reasons(table)["standard", 256] == f"not enough memory: about {needed} GiB are needed and {there} GiB available"
+    )
     monkeypatch.setattr(Device, "available_bytes", lambda _: 0)
     table = measure(HEADS, [16, 256], ["float32"], Enough(1), CPU)
     assert len(table) == len(reasons(table)) == 6

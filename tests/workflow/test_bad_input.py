@@ -275,6 +275,19 @@ def test_cuda_where_there_is_none_is_refused_in_one_sentence(own_copy: Study) ->
     assert_nothing_half_written(own_copy)
 
 
+def test_a_prompt_beyond_the_context_is_refused_in_one_sentence(own_copy: Study) -> None:
+    target = "results/tiny/profiling/latency.parquet"
+    outcome = own_copy.changed(setting([4, 64], "profiling", "latency", "prompt_tokens")).snakemake(targets=[target])
+    assert outcome.status != 0
+    assert (
+        "configuration key `profiling.latency.prompt_tokens`: 64 tokens of a prompt and 3 written" in outcome.sentence
+    )
+    assert "context of tiny, 64 tokens; set it lower." in outcome.sentence
+    assert "Traceback" not in outcome.output
+    assert not (own_copy.folder / target).exists()
+    assert_nothing_half_written(own_copy)
+
+
 def test_a_hostile_title_is_only_text_on_the_page_of_a_study_of_the_float_model_alone(own_copy: Study) -> None:
     title = "<script>alert('title')</script> & \"<b>quotes</b>\""
     hostile = own_copy.changed(setting(title, "study", "title")).changed(setting(["fp"], "study", "schemes"))

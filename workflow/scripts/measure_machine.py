@@ -4,10 +4,10 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from inferometer.capacity.machine import facts, measure
+from inferometer.capacity.machine import measure
 from inferometer.capacity.roofline import summarize_machine
 from inferometer.capacity.tables import MACHINE, MACHINE_SAMPLES
-from inferometer.device import choose_device
+from inferometer.device import choose_device, describe_machine
 from inferometer.jobs import job
 from inferometer.tables import write_table
 
@@ -17,4 +17,4 @@ with job(snakemake.log[0]):
     device, output = choose_device(snakemake.params.device), snakemake.output
     samples = measure(device)
     write_table(MACHINE_SAMPLES, samples, Path(output.samples))
-    write_table(MACHINE, summarize_machine(samples, facts(device)), Path(output.machine))
+    write_table(MACHINE, summarize_machine(samples, describe_machine(device)), Path(output.machine))
