@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -11,35 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from inferometer.device import Device, energy_counter, why_no_memory
-from inferometer.profiling.generation import phases, read, write
+from inferometer.profiling.generation import phases
 from inferometer.profiling.tables import BASELINE
 from inferometer.timing import Sample, phases_of
+from inferometer.writing import decoded, encoded, read, write
 
 ATTEMPTS = 3  # until one is not contaminated
 WARM_UP_TOKENS = 2
 NOTHING = dict.fromkeys(column.name for column in BASELINE.columns if column.nullable)
-
-
-def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    """Token ids [1, tokens] of a prompt, in the model's chat format where it has one."""
-    if tokenizer.chat_template:
-        message = [{"role": "user", "content": text}]
-        chat: Any = tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        tokens: Tensor = chat["input_ids"]
-        return tokens
-    plain: Any = tokenizer(text, return_tensors="pt")
-    found: Tensor = plain["input_ids"]
-    return found
-
-
-def decoded(tokenizer: PreTrainedTokenizerBase, tokens: Tensor) -> str:
-    """The text of written tokens [tokens] up to the first that ends it."""
-    ids = tokens.tolist()
-    end = tokenizer.eos_token_id
-    text: Any = tokenizer.decode(ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True)
-    return str(text).strip()
 
 
 @dataclass(frozen=True)

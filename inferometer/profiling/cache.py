@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.device import Device, why_no_memory
-from inferometer.profiling.generation import random_prompt, read, write, write_without_cache
+from inferometer.profiling.generation import random_prompt
 from inferometer.samples import refusal
 from inferometer.timing import WHOLE, Enough, Phase, interleaved_phases, warm_up
+from inferometer.writing import read, write, write_without_cache
 
 # Of the largest logit: sums come in another order, and the narrower the dtype, the more that moves them.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

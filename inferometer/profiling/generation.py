@@ -1,23 +1,19 @@
-"""Reading a prompt and writing after it, step by step, so that each step can be timed and weighed by itself.
-
-Tokens are the likeliest ones and their number is fixed: an end that the model would set is written over, so that every
-run does the same work.
-"""
+"""Reading and writing in parts that can be timed and weighed by themselves, by a model whole or cut short."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from inferometer.blocks import decoder_blocks
 from inferometer.device import Device
 from inferometer.manifest import Manifest
 from inferometer.models import load_model
 from inferometer.timing import Phase
+from inferometer.writing import read, write
 
 SEED = 0
 
@@ -33,37 +29,6 @@ def load_to_profile(manifest: Manifest, checkpoint: Path, device: Device, dtype:
     if head is not None:
         head.register_forward_pre_hook(lambda _, states: states[0].clone(memory_format=torch.contiguous_format))
     return model
-
-
-@torch.inference_mode()
-def _next_token(model: PreTrainedModel, tokens: Tensor, cache: Cache | None) -> Tensor:
-    """The likeliest token [batch, 1] after `tokens` [batch, tokens] and whatever the cache holds; the cache grows."""
-    output: Any = model(tokens, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
-    chosen: Tensor = output.logits[:, -1:].argmax(dim=-1)
-    return chosen
-
-
-def read(model: PreTrainedModel, prompt: Tensor) -> tuple[Tensor, Cache]:
-    """The first token [batch, 1] after a prompt [batch, tokens], and the cache of the prompt."""
-    cache = DynamicCache(config=model.config)
-    return _next_token(model, prompt, cache), cache
-
-
-def write(model: PreTrainedModel, token: Tensor, cache: Cache, count: int) -> Tensor:
-    """The `count` tokens [batch, count] after `token` [batch, 1], which the cache, that grows, has not."""
-    written = []
-    for _ in range(count):
-        token = _next_token(model, token, cache)
-        written.append(token)
-    return torch.cat(written, dim=1)
-
-
-def write_without_cache(model: PreTrainedModel, prompt: Tensor, count: int) -> Tensor:
-    """The `count` tokens [batch, count] after a prompt, all of which is read again for each."""
-    tokens = prompt
-    for _ in range(count):
-        tokens = torch.cat([tokens, _next_token(model, tokens, None)], dim=1)
-    return tokens[:, prompt.shape[1] :]
 
 
 def phases(model: PreTrainedModel, prompt: Tensor, new_tokens: int, written: list[Tensor]) -> Iterator[Phase]:

@@ -7,8 +7,9 @@ from torch import Tensor
 from transformers import Cache
 
 from inferometer.device import Device, why_no_memory
-from inferometer.profiling.generation import random_prompt, read, write
+from inferometer.profiling.generation import random_prompt
 from inferometer.profiling.subjects import Subject
+from inferometer.writing import read, write
 
 
 def cache_bytes(cache: Cache) -> int:

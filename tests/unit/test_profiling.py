@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
 from inferometer import device as devices
+from inferometer import writing
 from inferometer.blocks import decoder_blocks
 from inferometer.capacity.intensity import SOFTMAX_FLOPS, model_attention
 from inferometer.capacity.roofline import Roofs
@@ -28,15 +29,12 @@ from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
 from inferometer.manifest import CheckpointFile, Manifest, check_context
 from inferometer.plotting import save
-from inferometer.profiling import baseline, cache, figures, generation, latency, memory, summary
+from inferometer.profiling import baseline, cache, figures, latency, memory, summary
 from inferometer.profiling.generation import (
     first_layers,
     load_to_profile,
     phases,
     random_prompt,
-    read,
-    write,
-    write_without_cache,
 )
 from inferometer.profiling.roofline import OVERHEAD, Cell, cost, predict
 from inferometer.profiling.subjects import Subject, layer_counts, subjects
@@ -53,6 +51,7 @@ from inferometer.profiling.tables import (
 )
 from inferometer.tables import write_table
 from inferometer.timing import LARGEST_FOREIGN_LOAD, Enough, interleaved_phases, phases_of
+from inferometer.writing import decoded, encoded, read, write, write_without_cache
 from tests.synthetic import baseline as made_up_baseline
 from tests.synthetic import cache as made_up_cache
 from tests.synthetic import latency as made_up_latency
@@ -162,14 +161,14 @@ def test_the_peak_is_that_since_the_last_reset() -> None:
 
 
 def test_memory_that_runs_out_leaves_the_rows_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, real = tiny_model(), generation._next_token
+    model, real = tiny_model(), writing.next_token
 
     def failing(model: PreTrainedModel, tokens: torch.Tensor, kept: Any) -> torch.Tensor:
         if kept is not None and kept.get_seq_length() > 12:
             raise torch.OutOfMemoryError("no more\nat all")
         return real(model, tokens, kept)
 
-    monkeypatch.setattr(generation, "_next_token", failing)
+    monkeypatch.setattr(writing, "next_token", failing)
     table = memory.measure([_subject(model)], 4, [2, 8, 16], CPU)
     assert table["reason"].isna().tolist() == [True, True, False]
     assert table["reason"].iloc[2] == "not enough memory (no more)"
@@ -256,17 +255,17 @@ def test_cells_that_do_not_fit_are_rows_with_the_reason_and_the_rest_goes_on(
 
 
 def test_memory_that_runs_out_in_a_cell_is_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, real = tiny_model(), generation._next_token
+    model, real = tiny_model(), writing.next_token
 
     def failing(model: PreTrainedModel, tokens: torch.Tensor, kept: Any) -> torch.Tensor:
         if tokens.shape[1] > 8:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
         return real(model, tokens, kept)
 
-    monkeypatch.setattr(generation, "_next_token", failing)
+    monkeypatch.setattr(writing, "next_token", failing)
     table = latency.measure([_subject(model)], [8, 9], [1], 2, Enough(2), CPU, "unknown")
     assert table.groupby("prompt_tokens")["reason"].nunique().to_dict() == {8: 0, 9: 1}
-    monkeypatch.setattr(generation, "_next_token", lambda *_: 1 / 0)
+    monkeypatch.setattr(writing, "next_token", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         latency.measure([_subject(model)], [8], [1], 2, Enough(2), CPU, "unknown")
 
@@ -337,20 +336,20 @@ class ForgetfulCache(DynamicCache):
 
 
 def test_a_cache_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "DynamicCache", ForgetfulCache)
+    monkeypatch.setattr(writing, "DynamicCache", ForgetfulCache)
     checks = cache.check(tiny_model(), [5], 4, CPU)
     assert (checks["difference"] > checks["tolerance"] * checks["largest_logit"]).all()
 
 
 def test_prompts_without_memory_are_rows_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model, real = tiny_model(), generation._next_token
+    model, real = tiny_model(), writing.next_token
 
     def failing(model: PreTrainedModel, tokens: torch.Tensor, kept: Any) -> torch.Tensor:
         if tokens.shape[1] > 8:
             raise torch.OutOfMemoryError("no more")
         return real(model, tokens, kept)
 
-    monkeypatch.setattr(generation, "_next_token", failing)
+    monkeypatch.setattr(writing, "next_token", failing)
     checks = cache.check(model, [4, 9], 2, CPU)
     write_table(CACHE_CHECKS, checks, tmp_path / "checks.parquet")
     table = cache.measure(model, checks, 2, Enough(2), CPU)
@@ -391,10 +390,10 @@ def test_the_baseline_holds_speed_memory_and_text(tmp_path: Path) -> None:
 
 def test_a_chat_model_is_asked_in_its_own_format() -> None:
     tokenizer = tiny_tokenizer()
-    plain = baseline.encoded(tokenizer, "word1")
+    plain = encoded(tokenizer, "word1")
     tokenizer.chat_template = "word9 {{ messages[0]['content'] }}{% if add_generation_prompt %} word8{% endif %}"
     assert (
-        baseline.encoded(tokenizer, "word1").tolist()
+        encoded(tokenizer, "word1").tolist()
         == tokenizer("word9 word1 word8", return_tensors="pt")["input_ids"].tolist()
     )
     assert plain.shape == (1, 1)
@@ -404,8 +403,8 @@ def test_text_ends_where_the_model_ends_it() -> None:
     tokenizer = tiny_tokenizer()
     ids = tokenizer("word1 word2 word3")["input_ids"]
     end = tokenizer.eos_token_id
-    assert baseline.decoded(tokenizer, torch.tensor([*ids[:2], end, ids[2]])) == "word1 word2"
-    assert baseline.decoded(tokenizer, torch.tensor(ids)) == "word1 word2 word3"
+    assert decoded(tokenizer, torch.tensor([*ids[:2], end, ids[2]])) == "word1 word2"
+    assert decoded(tokenizer, torch.tensor(ids)) == "word1 word2 word3"
 
 
 # --- energy and memory of the device ------------------------------------------------------------------------------
