@@ -1,0 +1,131 @@
+"""Policies: how many bits of the cache a token gets, by what is known of it when it is written.
+
+What is known comes from the model that writes: how unsure it was of the token, how much it makes of it, where the token
+stands. Bits are handed out within a budget, so that policies can be compared at the same average.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.optimize import brentq
+
+from inferometer.errors import InferometerError
+from inferometer.kv_cache.cache import Packing
+
+Feature = Literal["entropy", "rarity", "saliency", "recency", "sinks", "random"]
+
+HISTORY = 512  # tokens whose priorities thresholds are taken from
+TOLERANCE = 0.005  # of the budget, by which the average may be off
+STEEPEST = 50.0  # tilt of shares, far beyond what any mean within the widths needs
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a cache stores what it holds.
+
+    Either all tokens on the same bits (`packing.bits`), or each on one of `widths`, by a `feature` and so that their
+    average is `average_bits`; or in the hands of a `library`, on `library_bits`; or, with nothing of these, in the
+    model's dtype. Of the feature `sinks` the first `sink_tokens` get the largest width.
+    """
+
+    name: str
+    packing: Packing | None = None
+    feature: Feature | None = None
+    widths: tuple[int, ...] = ()
+    average_bits: float | None = None
+    sink_tokens: int = 4
+    seed: int = 0
+    library: Literal["quanto"] | None = None
+    library_bits: int | None = None
+
+    @staticmethod
+    def of(name: str, entry: Mapping[str, Any]) -> "Policy":
+        """The policy that a validated configuration entry describes."""
+        if not entry:
+            return Policy(name)
+        if "library" in entry:
+            return Policy(name, library=entry["library"], library_bits=entry["bits"])
+        if "feature" not in entry:
+            return Policy(name, Packing(**entry))
+        stored = {key: entry[key] for key in ("keys", "group_size") if key in entry}
+        own = {key: entry[key] for key in ("feature", "average_bits", "sink_tokens", "seed") if key in entry}
+        return Policy(name, Packing(**stored), widths=tuple(sorted(entry["widths"])), **own)
+
+    @property
+    def bits(self) -> float | None:
+        """Bits of a code, on average; None where nothing is rounded."""
+        if self.library_bits is not None:
+            return self.library_bits
+        return self.average_bits if self.feature else (self.packing.bits if self.packing else None)
+
+
+def shares(widths: Sequence[int], average: float) -> list[float]:
+    """Shares of tokens by width whose mean is `average`, as even as it lets them be.
+
+    Of all such distributions it is the one of largest entropy: proportional to exp(t * width) for some t.
+    Raises InferometerError when no mixture of the widths has that mean.
+    """
+    low, high = min(widths), max(widths)
+    if not low <= average <= high:
+        raise InferometerError(f"an average of {average} bits can't be met by widths of {low} to {high} bits.")
+    if average in (low, high):
+        return [float(width == average) for width in widths]
+    offsets = np.array(widths) - average
+
+    def tilted(tilt: float) -> Any:
+        weights = np.exp(tilt * offsets - np.max(tilt * offsets))
+        return weights / weights.sum()
+
+    tilt = brentq(lambda tilt: float(tilted(tilt) @ offsets), -STEEPEST, STEEPEST)
+    return [float(share) for share in tilted(tilt)]
+
+
+@dataclass
+class Budget:
+    """Hands out bits to tokens by their priorities, so that the average stays at `average_bits`.
+
+    The `thresholds` between widths are quantiles of the priorities seen so far. Whatever comes, the sum of bits never
+    leaves the budget by more than half the range of the widths, or by 0.5 % where that is more.
+    Raises InferometerError when no mixture of the widths has that average.
+    """
+
+    widths: Sequence[int]
+    average_bits: float
+    tokens: int = 0
+    spent_bits: float = 0.0
+    thresholds: list[float] = field(default_factory=list)
+    _seen: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Find the shares of the widths."""
+        self.widths = sorted(self.widths)
+        self._shares_below = np.cumsum(shares(self.widths, self.average_bits))[:-1]
+
+    def _nearest_allowed(self, wanted: int, held_tokens: int, held_bits: float) -> int:
+        """The width nearest to the `wanted` one with which the sum stays within the budget."""
+        due = self.average_bits * (self.tokens + 1 + held_tokens)
+        slack = max((self.widths[-1] - self.widths[0]) / 2, TOLERANCE * due)
+        excess = {width: self.spent_bits + held_bits + width - due for width in self.widths}
+        within = [width for width in self.widths if abs(excess[width]) <= slack]
+        if not within:  # only while tokens are held that take more than the budget has
+            return min(self.widths, key=lambda width: abs(excess[width]))
+        return min(within, key=lambda width: (abs(width - wanted), width))
+
+    def bits(self, priorities: Sequence[float], held_tokens: int = 0, held_bits: float = 0.0) -> list[int]:
+        """Bits of the next tokens. `held_tokens` others, which take `held_bits` in all, count in the average too."""
+        if not priorities:
+            return []
+        self._seen = [*self._seen, *priorities][-HISTORY:]
+        ordered = sorted(self._seen)
+        last = len(ordered) - 1
+        self.thresholds = [ordered[min(int(share * len(ordered)), last)] for share in self._shares_below]
+        given = []
+        for priority in priorities:
+            wanted = self.widths[bisect_right(self.thresholds, priority)]
+            given.append(self._nearest_allowed(wanted, held_tokens, held_bits))
+            self.tokens += 1
+            self.spent_bits += given[-1]
+        return given

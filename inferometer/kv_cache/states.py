@@ -1,0 +1,198 @@
+"""The packed keys or values of a layer: codes by their widths, and grids in the order of the text."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from inferometer.kv_cache.packing import coded, grid_of, grouped, packed, shares_of, unpacked
+
+FLOAT = 0  # in place of a number of bits: the token stays in the model's dtype
+ROOM_TOKENS = 8  # by which storage grows: few copies as tokens come, and little that stands empty
+
+Run = tuple[int, int]  # bits, and how many neighbouring tokens have them
+
+
+class Rows:
+    """A tensor [batch, heads, rows, ...] that grows along its rows, `step` of them at a time."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.length = 0
+        self.buffer: Tensor | None = None
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows behind the others; where there is no room for them, move to a larger tensor first."""
+        length = self.length + rows.shape[2]
+        if self.buffer is None or length > self.buffer.shape[2]:
+            capacity = -(-length // self.step) * self.step
+            buffer = rows.new_empty(*rows.shape[:2], capacity, *rows.shape[3:])
+            if self.buffer is not None:
+                buffer[:, :, : self.length] = self.filled
+            self.buffer = buffer
+        self.buffer[:, :, self.length : length] = rows
+        self.length = length
+
+    @property
+    def filled(self) -> Tensor:
+        """The rows that were added, as a view."""
+        assert self.buffer is not None
+        return self.buffer[:, :, : self.length]
+
+    def select(self, sequences: Tensor) -> None:
+        """Keep these sequences of the batch, in this order, some perhaps several times."""
+        if self.buffer is not None:
+            self.buffer = self.buffer.index_select(0, sequences)
+
+
+class Order:
+    """The widths of packed tokens in the order of the text, as runs of neighbours that share one."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self._places: dict[int, slice | Tensor] = {}
+        self._steps: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are packed."""
+        return sum(count for _, count in self.runs)
+
+    @property
+    def widths(self) -> list[int]:
+        """Different widths, in the order in which they came."""
+        return list(dict.fromkeys(bits for bits, _ in self.runs))
+
+    def extend(self, runs: Iterable[Run], device: torch.device) -> None:
+        """Add tokens behind the others."""
+        for bits, count in runs:
+            if self.runs and self.runs[-1][0] == bits:
+                self.runs[-1] = (bits, self.runs[-1][1] + count)
+            elif count:
+                self.runs.append((bits, count))
+        self._index(device)
+
+    def cut(self, tokens: int, device: torch.device) -> None:
+        """Keep the first `tokens`."""
+        kept, self.runs = self.runs, []
+        left = tokens
+        for bits, count in kept:
+            if left:
+                self.runs.append((bits, min(count, left)))
+                left -= min(count, left)
+        self._index(device)
+
+    def bits(self, start: int) -> list[int]:
+        """The widths of all tokens from `start` on."""
+        return [bits for bits, count in self.runs for _ in range(count)][start:]
+
+    def _index(self, device: torch.device) -> None:
+        single = len({bits for bits, _ in self.runs}) == len(self.runs)  # each width in one piece
+        self._places, self._steps, start = {}, None, 0
+        if single:
+            for bits, count in self.runs:
+                self._places[bits] = slice(start, start + count)
+                start += count
+        else:
+            bits, counts = torch.tensor(self.runs, device=device).T
+            widths = bits.repeat_interleave(counts)
+            self._places = {width: (widths == width).nonzero()[:, 0] for width in self.widths}
+        if len(set(self.widths) - {FLOAT}) > 1:
+            self._steps = torch.ones(self.tokens, 1, device=device)
+            for width, place in self._places.items():
+                self._steps[place] = 1 / max(2**width - 1, 1)
+
+    def place(self, bits: int) -> slice | Tensor:
+        """Where the tokens of a width stand."""
+        return self._places[bits]
+
+    @property
+    def steps(self) -> Tensor | float:
+        """The share of a span that one step of a code is: of each token [tokens, 1], or of all."""
+        if self._steps is not None:
+            return self._steps
+        return 1 / (2 ** max(self.widths) - 1) if max(self.widths) else 1.0
+
+
+def _put(target: Tensor, place: slice | Tensor, source: Tensor) -> None:
+    """Write tokens [batch, heads, tokens, ...] to their places in `target`."""
+    if isinstance(place, slice):
+        target[:, :, place] = source
+    else:
+        target.index_copy_(2, place, source)
+
+
+class PackedStates:
+    """States [batch, heads, tokens, channels] whose tokens have widths of their own; see packing.Grid.
+
+    Tokens are added in multiples of `unit`. Those of width FLOAT are kept as they are.
+    """
+
+    def __init__(self, group: int, *, per_channel: bool) -> None:
+        self.unit = group if per_channel else 1
+        self._group = group
+        self._per_channel = per_channel
+        self._zero_point, self._span = (Rows(max(ROOM_TOKENS // self.unit, 1)) for _ in range(2))
+        self._planes: dict[int, list[Rows]] = {}
+
+    @property
+    def _rows(self) -> list[Rows]:
+        return [self._zero_point, self._span, *(rows for planes in self._planes.values() for rows in planes)]
+
+    def append(self, states: Tensor, runs: Sequence[Run]) -> None:
+        """Add tokens behind the others, with their widths."""
+        own = Order()
+        own.extend(runs, states.device)
+        left_out = None
+        if FLOAT in own.widths:
+            left_out = torch.zeros(states.shape[2], dtype=torch.bool, device=states.device)
+            left_out[own.place(FLOAT)] = True
+        values = states.float()
+        grid = grid_of(values, self._group, per_channel=self._per_channel, left_out=left_out)
+        self._zero_point.append(grid.zero_point)
+        self._span.append(grid.span)
+        shares = shares_of(values, grid, self._group, per_channel=self._per_channel)
+        for bits in own.widths:
+            place = own.place(bits)
+            planes = (states[:, :, place],) if bits == FLOAT else packed(coded(shares[:, :, place], bits), bits)
+            for rows, plane in zip(
+                self._planes.setdefault(bits, [Rows(ROOM_TOKENS) for _ in planes]), planes, strict=True
+            ):
+                rows.append(plane)
+
+    def write_to(self, out: Tensor, order: Order) -> None:
+        """Write what is held to `out` [batch, heads, tokens, channels], by the arithmetic of float32."""
+        widths = order.widths
+        coded_widths = [bits for bits in widths if bits != FLOAT]
+        if len(widths) == len(coded_widths) == 1:
+            codes = self._codes(coded_widths[0], out.shape[-1])
+        else:
+            codes = torch.zeros(out.shape, dtype=torch.uint8, device=out.device)
+            for bits in coded_widths:
+                _put(codes, order.place(bits), self._codes(bits, out.shape[-1]))
+        own, steps, span = codes.float(), order.steps, self._span.filled.float()
+        if isinstance(steps, Tensor):
+            own.mul_(steps)
+        else:
+            span = span * steps
+        values = grouped(own, self._group, per_channel=self._per_channel)
+        values.mul_(span).add_(self._zero_point.filled.float())
+        out.copy_(own)
+        if FLOAT in widths:
+            _put(out, order.place(FLOAT), self._planes[FLOAT][0].filled)
+
+    def _codes(self, bits: int, channels: int) -> Tensor:
+        return unpacked(tuple(rows.filled for rows in self._planes[bits]), bits, channels)
+
+    def crop(self, order: Order) -> None:
+        """Keep the tokens of an order that was cut, a multiple of `unit`."""
+        self._zero_point.length = self._span.length = order.tokens // self.unit
+        for bits, planes in self._planes.items():
+            tokens = sum(count for width, count in order.runs if width == bits)
+            for rows in planes:
+                rows.length = tokens
+
+    def select(self, sequences: Tensor) -> None:
+        """Keep these sequences of the batch, in this order, some perhaps several times."""
+        for rows in self._rows:
+            rows.select(sequences)
