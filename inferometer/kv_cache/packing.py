@@ -106,4 +106,5 @@ def shares_of(states: Tensor, grid: Grid, group: int, *, per_channel: bool) -> T
 
 def coded(shares: Tensor, bits: int) -> Tensor:
     """The nearest codes to shares of a span, ties to even: uint8."""
-    return (shares * (2**bits - 1)).round_().to(torch.uint8)
+    codes: Tensor = (shares * (2**bits - 1)).round_().to(torch.uint8)
+    return codes
