@@ -33,6 +33,7 @@ include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
 include: "rules/capacity.smk"
 include: "rules/profiling.smk"
+include: "rules/generation.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
 include: "rules/report.smk"
@@ -50,6 +51,7 @@ rule all:
         rules.evaluation.input,
         rules.capacity.input,
         rules.profiling.input,
+        rules.generation.input,
         rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -102,6 +102,7 @@ def _check_names(config: Config) -> None:
         ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
         *(("profiling.schemes", "schemes", name) for name in config["profiling"]["schemes"]),
+        ("generation.insertions.corpus", "corpora", config["generation"]["insertions"]["corpus"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:

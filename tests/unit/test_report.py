@@ -24,6 +24,7 @@ from inferometer.tables import read_table, write_table
 from tests.synthetic import (
     COSTS,
     EVERY,
+    GENERATION_FIGURES,
     INTEGER,
     ITEMS,
     LAYERS,
@@ -168,7 +169,7 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + GENERATION_FIGURES + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
         "search, three of capacity, those of profiling, and two of the fundamentals"
     )
@@ -235,6 +236,7 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "tiny-llama reads a prompt of 800 tokens at 820 tokens a second as fp in float32 on this machine",
         "tiny-llama writes after 800 tokens at 10.2 tokens a second as fp in float32 on this machine",
         "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast",
+        "tiny-llama, writing greedily, repeats itself in 81 % of a stretch of 64 tokens at worst",
     ]
     assert len(answers) == len(starts)
     for answer, start in zip(answers, starts, strict=True):
@@ -455,7 +457,7 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + GENERATION_FIGURES + 2 + ("w4a4" in schemes)
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
