@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inferometer.generation.summary import ALL_WORDS
+from inferometer.generation.tables import ALL_WORDS
 from inferometer.plotting import COLOURS, MUTED, style
 
 RUNNING_TOKENS = 16

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from inferometer.generation.tables import ALL_WORDS
 from inferometer.intervals import Interval, bootstrap_crossed
 
 STRETCH_TOKENS = 64  # the study logged its features so often
-ALL_WORDS = "*"
 
 
 def summarize_features(features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

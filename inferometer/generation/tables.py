@@ -2,6 +2,8 @@
 
 from inferometer.tables import Column, Table
 
+ALL_WORDS = "*"  # in the place of a word
+
 _PROMPT = Column("prompt", "string", "name of the prompt in the configuration")
 _MODEL = Column("model", "string", "model name in the configuration")
 _MACHINE = (

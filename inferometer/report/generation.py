@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from inferometer.generation.summary import ALL_WORDS
-from inferometer.generation.tables import FEATURES, INSERTED, LOGGED, WRITTEN
+from inferometer.generation.tables import ALL_WORDS, FEATURES, INSERTED, LOGGED, WRITTEN
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
 from inferometer.tables import read_table, records
@@ -80,8 +79,9 @@ def said_of_loops(written: pd.DataFrame, logged: pd.DataFrame) -> list[str]:
         share = f"{percent(last.repeated, 0)} of the last {last.stretch_tokens} tokens end a passage of eight or more"
         loop = "no loop of a single period runs to the end"
         if pd.notna(row.loop_after):
-            loop = f"a loop of {row.loop_period} tokens begins after {row.loop_after} tokens and goes on to the end"
-        end = f" The text as such had ended after {row.ended_after} tokens." if pd.notna(row.ended_after) else ""
+            turn, start = int(row.loop_period), int(row.loop_after)
+            loop = f"a loop of {turn} tokens begins after {start} tokens and goes on to the end"
+        end = f" The text as such had ended after {int(row.ended_after)} tokens." if pd.notna(row.ended_after) else ""
         said.append(f"After “{row.prompt}” {share} that was written before; {loop}.{end}")
     by_repetition = logged.sort_values("repeated", kind="stable")
     least, most = by_repetition.iloc[0], by_repetition.iloc[-1]
@@ -135,7 +135,7 @@ def said_of_insertions(inserted: pd.DataFrame, reported: Mapping[str, Any]) -> l
         f"Words that do not belong, in {rare.contexts} texts: {rare.words} rare ones have a mean rarity of "
         f"{_bounds(rare, 'rarity')} nats a token and {_bounds(rare, 'word_rarity')} as whole words, {common.words} "
         f"common ones {_bounds(common, 'rarity')} and {_bounds(common, 'word_rarity')}. The token that stood there "
-        f"has {number(rare.stood_rarity)}.",
+        f"has {number(float(rare.stood_rarity))}.",
         f"Less that of the token that stood there, it is {_bounds(rare, 'increase')} nats a token for rare words and "
         f"{_bounds(common, 'increase')} for common ones; of the next 16 tokens the mean rarity changes by "
         f"{_bounds(rare, 'after_increase')} and {_bounds(common, 'after_increase')}.",

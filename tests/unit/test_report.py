@@ -13,7 +13,10 @@ from jinja2 import UndefinedError
 
 from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
+from inferometer.generation.figures import STUDY_RARITY
+from inferometer.generation.summary import summarize_insertions
 from inferometer.profiling.summary import cache_speed
+from inferometer.report import generation as generation_module
 from inferometer.report import profiling as profiling_module
 from inferometer.report import sentences
 from inferometer.report.contents import contents
@@ -48,6 +51,7 @@ from tests.synthetic import (
 )
 from tests.synthetic import cache as made_up_cache
 from tests.synthetic import cache_checks as made_up_checks
+from tests.synthetic import insertions as made_up_insertions
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
@@ -409,6 +413,45 @@ def test_times_and_bytes_stand_beside_theory_and_the_studies(page: str) -> None:
     shown = [_body(table) for table in _tables(page, "profiling")]
     assert [len(rows) for rows in shown] == [2 * 6 * 3, 3, 4, 6, 2, 3 * 6 * 3, 2 * 3 + 2]
     assert shown[0][0][-1] == "0", "no sample is contaminated"
+
+
+def test_what_tokens_are_to_the_model_is_told_beside_the_study(page: str) -> None:
+    text = " ".join(unescape(re.sub(r"<[^>]*>", " ", page.replace("&lt;b&gt;", "").replace("&lt;/b&gt;", ""))).split())
+    assert "After “tale” the mean entropy is 1.50 nats over the first 64 tokens and 0.322 over the last 64" in text
+    assert "calls the entropy of SmolLM-135M moderate, 0.5 to 1.8: 3 of our 4 stretches have a mean in that" in text
+    assert "a loop of 5 tokens begins after 64 tokens and goes on to the end." in text
+    assert "no loop of a single period runs to the end. The text as such had ended after 100 tokens." in text
+    assert "the most salient words are, in this order, “Tell”, “me”, “a”, “story”." in text
+    assert "The attention received is not known: it keeps that to itself." in text
+    assert "2 rare ones have a mean rarity of 5.75" in text
+    assert "By the token, common words surprise more than rare ones" in text
+    assert "saw rarity go from 1.667 to 5.1402 with “petrichor”, once. Here that word has 5.42" in text
+    assert "<b>Once</b>" not in page
+
+
+def test_the_studys_rarities_are_the_same_in_its_figure_and_on_the_page() -> None:
+    printed = yaml.safe_load((TEMPLATES / "reported.yaml").read_text(encoding="utf-8"))["features"]
+    assert list(STUDY_RARITY.values()) == printed["rarity"]
+
+
+def test_the_words_that_a_study_names_are_looked_for_among_the_most_salient() -> None:
+    words = ["Tell", " me", " a", " tort", "oise", "."]
+    features = pd.DataFrame({"prompt": "tale", "text": words, "position": range(6), "own": True})
+    features = features.assign(first_saliency_norm=[5.0, 1.0, 0.5, 2.0, 9.0, 0.1])
+    assert [word.text for word in generation_module.salient_words(features)] == ["tortoise", "Tell", "me", "a"]
+    reported = {"study": "The report", "prompt": "Tell me a tortoise.", "words": ["tortoise", "me"]}
+    said = generation_module.said_of_saliency(features, {"tale": "Tell me a tortoise."}, reported)
+    assert said[1] == (
+        "The report names tortoise, me in this prompt; 1 of these 2 are among as many most salient words here, "
+        "of 4 in all."
+    )
+    assert len(generation_module.said_of_saliency(features, {"tale": "Another."}, reported)) == 1
+
+
+def test_a_study_without_the_others_word_says_nothing_of_it() -> None:
+    table = summarize_insertions({"tiny": made_up_insertions().query("word != 'petrichor'")})
+    reported = yaml.safe_load((TEMPLATES / "reported.yaml").read_text(encoding="utf-8"))["features"]
+    assert not any("petrichor" in sentence for sentence in generation_module.said_of_insertions(table, reported))
 
 
 def test_other_work_on_the_machine_is_said_beside_the_times() -> None:
