@@ -130,12 +130,13 @@ def said_of_saliency(features: pd.DataFrame, prompts: Mapping[str, str], reporte
 def said_of_insertions(inserted: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
     """What inserted words are to a model, beside the study's one word. Takes a model's rows of INSERTED."""
     together = inserted[inserted["word"] == ALL_WORDS].set_index("kind")
-    rare, common = together.loc["rare"], together.loc["common"]
+    rare: Any = together.loc["rare"]
+    common: Any = together.loc["common"]
     said = [
         f"Words that do not belong, in {rare.contexts} texts: {rare.words} rare ones have a mean rarity of "
         f"{_bounds(rare, 'rarity')} nats a token and {_bounds(rare, 'word_rarity')} as whole words, {common.words} "
         f"common ones {_bounds(common, 'rarity')} and {_bounds(common, 'word_rarity')}. The token that stood there "
-        f"has {number(float(rare.stood_rarity))}.",
+        f"has {number(rare.stood_rarity)}.",
         f"Less that of the token that stood there, it is {_bounds(rare, 'increase')} nats a token for rare words and "
         f"{_bounds(common, 'increase')} for common ones; of the next 16 tokens the mean rarity changes by "
         f"{_bounds(rare, 'after_increase')} and {_bounds(common, 'after_increase')}.",
@@ -176,7 +177,8 @@ def _headline(name: str, logged: pd.DataFrame, inserted: pd.DataFrame) -> str:
     return (
         f"{name}, writing greedily, repeats itself in {percent(last.repeated, 0)} of a stretch of "
         f"{last.stretch_tokens} tokens at worst, at a mean entropy of {number(last.entropy)} nats; a rare word where "
-        f"it does not belong has a rarity of {_bounds(rare, 'rarity')} nats a token."
+        f"it does not belong has a rarity of {_bounds(rare, 'rarity')} nats a token, what stood there "
+        f"{number(rare['stood_rarity'])}."
     )
 
 
