@@ -395,3 +395,10 @@ def test_the_running_mean_is_that_of_the_last_16_tokens() -> None:
     assert running[40] == pytest.approx(single[25:41].mean())
     assert running[3] == pytest.approx(single[:4].mean())
     assert all(math.isfinite(left) for left, _ in pairwise(running))
+
+
+def test_words_that_differ_everywhere_alike_make_the_interval_as_wide_as_they_differ() -> None:
+    table = made_up_insertions().query("kind == 'rare'")
+    by_word = table.assign(rarity=np.where(table["word"] == "tmesis", 10.0, 2.0))
+    together = summarize_insertions({"tiny": by_word}).set_index("word").loc[ALL_WORDS]
+    assert (together["rarity_low"], together["rarity"], together["rarity_high"]) == (2.0, 6.0, 10.0)
