@@ -280,7 +280,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         {"profile_baseline tiny", "summarize_runs", "report"} | BASELINE_FIGURE,
     ),
     "the words that do not belong": (
-        configured(setting(["word1"], "generation", "insertions", "words", "common")),
+        configured(setting(["cloud"], "generation", "insertions", "words", "common")),
         GENERATION | {"summarize_runs", "report"},
     ),
     "the seeds of the digit classifier": (
