@@ -108,6 +108,7 @@ def _check_names(config: Config) -> None:
             ("kv_cache.choices.question_sets", "question_sets", name)
             for name in config["kv_cache"]["choices"]["question_sets"]
         ),
+        ("generation.insertions.corpus", "corpora", config["generation"]["insertions"]["corpus"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
