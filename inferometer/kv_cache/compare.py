@@ -16,7 +16,7 @@ from inferometer.kv_cache import speed
 from inferometer.kv_cache.choices import score_questions
 from inferometer.kv_cache.perplexity import score_window
 from inferometer.kv_cache.policies import Policy
-from inferometer.kv_cache.session import Session, read_context
+from inferometer.kv_cache.session import Session, features_of, read_context
 from inferometer.progress import progress
 from inferometer.samples import refusal
 from inferometer.timing import Enough
@@ -54,7 +54,7 @@ def why_not(model: PreTrainedModel, policy: Policy) -> str | None:
     probe = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
     try:
         session = Session(model, policy)
-        context = read_context(model, probe, {"entropy", "rarity", "saliency"})
+        context = read_context(model, probe, features_of([policy]))
         session.fill(context)
         session.read(model, probe[:, :1], context.logits)
     except InferometerError as error:

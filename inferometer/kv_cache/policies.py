@@ -87,8 +87,8 @@ def shares(widths: Sequence[int], average: float) -> list[float]:
 class Budget:
     """Hands out bits to tokens by their priorities, so that the average stays at `average_bits`.
 
-    The `thresholds` between widths are quantiles of the priorities seen so far. Whatever comes, the sum of bits never
-    leaves the budget by more than half the range of the widths, or by 0.5 % where that is more.
+    The `thresholds` between widths are quantiles of the priorities seen so far. Whatever comes, the sum of bits is off
+    by at most half the range of the widths, or 0.5 % where that is more, each time tokens are stored.
     Raises InferometerError when no mixture of the widths has that average.
     """
 
@@ -104,25 +104,30 @@ class Budget:
         self.widths = sorted(self.widths)
         self._shares_below = np.cumsum(shares(self.widths, self.average_bits))[:-1]
 
-    def _nearest_allowed(self, wanted: int) -> int:
-        """The width nearest to the `wanted` one with which the sum stays within the budget."""
-        due = self.average_bits * (self.tokens + 1)
-        slack = max((self.widths[-1] - self.widths[0]) / 2, TOLERANCE * due)
-        within = [width for width in self.widths if abs(self.spent_bits + width - due) <= slack]
-        return min(within, key=lambda width: (abs(width - wanted), width))
-
     def bits(self, priorities: Sequence[float]) -> list[int]:
-        """Bits of the next tokens."""
+        """Bits of the next tokens, which are stored together."""
         if not priorities:
             return []
         self._seen = [*self._seen, *priorities][-HISTORY:]
         ordered = sorted(self._seen)
         last = len(ordered) - 1
         self.thresholds = [ordered[min(int(share * len(ordered)), last)] for share in self._shares_below]
-        given = []
-        for priority in priorities:
-            wanted = self.widths[bisect_right(self.thresholds, priority)]
-            given.append(self._nearest_allowed(wanted))
-            self.tokens += 1
-            self.spent_bits += given[-1]
+        wanted = [self.widths[bisect_right(self.thresholds, priority)] for priority in priorities]
+        given = self._within(wanted, sorted(range(len(wanted)), key=lambda index: priorities[index]))
+        self.tokens += len(given)
+        self.spent_bits += sum(given)
         return given
+
+    def _within(self, bits: list[int], cheapest_first: Sequence[int]) -> list[int]:
+        """The bits, with some tokens moved to other widths where the sum would leave the budget.
+
+        The least wanted are lowered first, the most wanted raised first.
+        """
+        due = self.average_bits * (self.tokens + len(bits))
+        slack = max((self.widths[-1] - self.widths[0]) / 2, TOLERANCE * due)
+        for step, order in ((-1, cheapest_first), (1, cheapest_first[::-1])):
+            last = self.widths[0 if step < 0 else -1]
+            for index in order:
+                while step * (due - self.spent_bits - sum(bits)) > slack and bits[index] != last:
+                    bits[index] = self.widths[self.widths.index(bits[index]) + step]
+        return bits

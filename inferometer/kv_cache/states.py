@@ -185,14 +185,17 @@ class PackedStates:
             codes = torch.zeros(out.shape, dtype=torch.uint8, device=out.device)
             for bits in coded_widths:
                 _put(codes, order.place(bits), self._codes(bits))
-        own, steps, span = codes.float(), order.steps, self._span.filled.float()
+        own = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
+        own.copy_(codes)
+        steps, span = order.steps, self._span.filled.float()
         if isinstance(steps, Tensor):
             own.mul_(steps)
         else:
             span = span * steps
         values = grouped(own, self._group, per_channel=self._per_channel)
         values.mul_(span).add_(self._zero_point.filled.float())
-        out.copy_(own)
+        if own is not out:
+            out.copy_(own)
         if FLOAT in widths:
             _put(out, order.place(FLOAT), self._planes[FLOAT][0].filled)
 

@@ -183,7 +183,7 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
 
 def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
     uses: dict[str, list[str]] = {}
-    for chapter in ("calibration", "evaluation"):
+    for chapter in ("calibration", "evaluation", "kv_cache"):
         uses.setdefault(config[chapter]["corpus"], []).append(chapter)
     uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
     entries = {name: config["corpora"][name] for name in uses}
