@@ -13,12 +13,11 @@ from inferometer.device import Device, why_no_memory
 from inferometer.kv_cache.policies import Policy
 from inferometer.kv_cache.session import Context, Session, features_of, read_context
 from inferometer.samples import refusal
-from inferometer.timing import WHOLE, Enough, Phase, interleaved_phases
+from inferometer.timing import READY, WHOLE, Enough, Phase, interleaved_phases
 
 Rows = list[dict[str, Any]]
 
-WEIGHED_TOKENS = 2  # written while the peak is watched
-TIMED_TOKENS = 3  # of a sample
+NEW_TOKENS = 3  # written while the peak is watched, and by each sample
 
 
 @dataclass
@@ -51,14 +50,18 @@ def _weigh(model: PreTrainedModel, policy: Policy, context: Context, device: Dev
     device.reset_peak_memory()
     arm = _filled(model, policy, context)
     sizes = arm.session.sizes
-    arm.write(model, WEIGHED_TOKENS)
+    arm.write(model, NEW_TOKENS)
     device.synchronize()
-    return arm, {**sizes, "peak_bytes": device.peak_memory_bytes() - before, "reason": None}
+    peak = device.peak_memory_bytes() - before
+    return _filled(model, policy, context), {**sizes, "peak_bytes": peak, "reason": None}
 
 
-def _work(model: PreTrainedModel, arm: _Arm) -> Iterator[Phase]:
-    arm.write(model, TIMED_TOKENS)
-    yield WHOLE, TIMED_TOKENS
+def _work(model: PreTrainedModel, filled: _Arm) -> Iterator[Phase]:
+    """Write after the prompt, each time from where it ends."""
+    arm = _Arm(filled.session.copy(), filled.before)
+    yield READY
+    arm.write(model, NEW_TOKENS)
+    yield WHOLE, NEW_TOKENS
 
 
 def _unweighed(tokens: int, reason: str) -> dict[str, Any]:

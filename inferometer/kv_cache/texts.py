@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from inferometer.evaluation.choices import encode_questions, read_questions
 from inferometer.kv_cache.choices import with_shots
 from inferometer.kv_cache.compare import Texts
+from inferometer.kv_cache.speed import NEW_TOKENS
 from inferometer.manifest import Manifest, check_context
 from inferometer.text import corpus_windows
 
 LEAST_WINDOWS = 2  # below that there is no interval
-TIMED_TOKENS = 512  # room behind a prompt for what is written while it is timed
 
 
 def read_texts(
@@ -30,7 +30,7 @@ def read_texts(
     Raises InferometerError, before any weights are read, where a text is too short or longer than the model's context.
     """
     lengths = settings["prompt_tokens"]
-    check_context(manifest, max(lengths), TIMED_TOKENS, "kv_cache.prompt_tokens")
+    check_context(manifest, max(lengths), NEW_TOKENS, "kv_cache.prompt_tokens")
     windows = corpus_windows(manifest, checkpoint, corpus, settings, "kv_cache", LEAST_WINDOWS)
     longest = {**settings, "window_tokens": max(lengths), "max_windows": 1}
     [text] = corpus_windows(manifest, checkpoint, corpus, longest, "kv_cache")

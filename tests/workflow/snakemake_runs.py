@@ -34,6 +34,8 @@ SMOOTHED = ("w8a8-smooth", SEARCHED)
 SCHEMES = ("fp", "w8a8", "w8a8-integer", *SMOOTHED, "w4a4", ROTATED, "nf4-bnb")
 ITEMS = 4
 SENSITIVE = "w4a4"
+CACHE_POLICIES = ("float", "static-4", "entropy")
+CHOOSING = ("entropy",)
 SENSITIVITY_TOKENS = 16
 TIMEOUT_S = 280
 CONNECTIONS = "INFEROMETER_TEST_CONNECTIONS"
@@ -354,6 +356,23 @@ def new_study(folder: Path, place: Place) -> Study:
             "kernels": {"tokens": [8]},
             "baseline": {"batches": [1, 2], "new_tokens": 2},
             "architectures": {"prompt_tokens": [2, 4], "new_tokens": [2, 4, 6]},
+        },
+        "kv_cache": {
+            "policies": {
+                "static-4": {"bits": 4, "group_size": 8},
+                "entropy": {"feature": "entropy", "widths": [2, 3, 4], "average_bits": 3, "group_size": 8},
+            },
+            "schemes": {"fp": list(CACHE_POLICIES), "nf4-bnb": ["float", "entropy"]},
+            "corpus": "evaluation-text",
+            "window_tokens": WINDOW_TOKENS,
+            "max_windows": 2,
+            "context_tokens": 8,
+            "step_tokens": 8,
+            "choices": {"question_sets": ["quiz"], "max_items": 2, "shots": 1},
+            "prompt_tokens": [8, 24],
+            "repetitions": 2,
+            "seconds": 0,
+            "trace": {"prompt": "word1 word2", "new_tokens": 6},
         },
         "generation": {
             "new_tokens": 12,
