@@ -40,6 +40,7 @@ from inferometer.runs import RUN, Machine
 from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
+from tests import synthetic_kv_cache
 
 LAYERS = 4
 WINDOWS = 12
@@ -76,12 +77,14 @@ SECTIONS = (
     "rotation",
     "capacity",
     "profiling",
+    "kv_cache",
     "fundamentals",
     "machine",
     "sources",
     "reproduce",
 )
 PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
+CACHE_FIGURES = len(synthetic_kv_cache.FIGURES)
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
 PROMPTS, NEW_TOKENS = (10, 50, 100, 200, 400, 800), 5
@@ -624,6 +627,7 @@ def write_results(config: Config, results: Path) -> None:
     write_table(RUN, runs(schemes), folder_of_summary / "runs.parquet")
     write_capacity(config, results / "capacity")
     write_profiling(config, results)
+    synthetic_kv_cache.write(MEASURED, ("fp", INTEGER), results, _draw)
     write_table(DIGIT_ACCURACY, summarize_digits(digits()), folder_of_summary / "digits.parquet")
     write_table(DECODER_SPEED, summarize_latency(decoder_latency()), folder_of_summary / "decoder.parquet")
     write_table(DECODER_CHECKS, decoder_checks(), results / "fundamentals/decoder_checks.parquet")

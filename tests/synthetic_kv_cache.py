@@ -52,9 +52,9 @@ def choices(policy: str, scheme: str) -> Table:
     table = pd.DataFrame(places, columns=["item", "ending"])
     correct = table["ending"] == table["item"] % 3
     known = table["item"] < ITEMS * (0.6 - COSTS[policy])
-    kept: dict[str, Any] = {"scheme": scheme, "question_set": "riddles", "context_tokens": 20, "tokens": 4, "characters": 20}
+    kept: dict[str, Any] = {"question_set": "riddles", "context_tokens": 20, "tokens": 4, "characters": 20}
     score = np.where(correct == known, -10.0, -12.0)
-    return table.assign(log_likelihood=score, is_correct=correct, **kept, **MACHINE)
+    return table.assign(log_likelihood=score, is_correct=correct, scheme=scheme, **kept, **MACHINE)
 
 
 def latency(policy: str, scheme: str) -> Table:
@@ -113,13 +113,13 @@ def cells(model: str, schemes: tuple[str, ...]) -> dict[tuple[str, str], summary
 
 
 def trace(policy: str) -> Table:
-    """CACHE_TRACE of a policy: where entropy chooses, unsure tokens get 4 bits and sure ones 2."""
-    entry, count = POLICIES[policy], 120
+    """CACHE_TRACE of a policy that chooses bits: where entropy does, unsure tokens get 4 bits and sure ones 2."""
+    count = 120
     generator = np.random.default_rng(3)
     entropy = np.abs(generator.normal(2, 1.5, count))
-    order = entropy if entry.get("feature") == "entropy" else generator.random(count)
+    order = entropy if policy == "entropy" else generator.random(count)
     ranks = np.argsort(np.argsort(order))
-    bits = 2 + 3 * ranks // count if "feature" in entry else np.full(count, entry.get("bits", 0))
+    bits = 2 + 3 * ranks // count
     table = pd.DataFrame({"position": range(count), "token": 7, "text": "<b>", "entropy": entropy, "bits": bits})
     table.loc[0, "entropy"] = np.nan
     written = table["position"] >= 20
@@ -133,12 +133,12 @@ def write(model: str, schemes: tuple[str, ...], results: Path, draw: Callable[[P
     write_table(CACHE_LENGTHS, lengths, folder / "kv_cache_lengths.parquet")
     write_table(KV_CACHE, summary.summarize(own, lengths, POLICIES), folder / "kv_cache.parquet")
     write_table(CACHE_PAIRS, summary.pairs(own, POLICIES), folder / "kv_cache_pairs.parquet")
-    for policy in POLICIES:
+    for policy in traces():
         write_table(CACHE_TRACE, trace(policy), results / model / "kv_cache" / policy / "trace.parquet")
     for figure in FIGURES:
         draw(results / model / "kv_cache" / f"{figure}.svg", figure)
 
 
 def traces() -> Mapping[str, Table]:
-    """CACHE_TRACE tables of all policies."""
-    return {policy: trace(policy) for policy in POLICIES}
+    """CACHE_TRACE tables of all policies that choose bits."""
+    return {policy: trace(policy) for policy, entry in POLICIES.items() if "feature" in entry}

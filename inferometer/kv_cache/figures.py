@@ -30,6 +30,13 @@ def _is_static(rows: pd.DataFrame) -> pd.Series:
     return rows["bits"].notna() & rows["feature"].isna() & rows["library"].isna()
 
 
+def _grids(rows: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """A style for each kind of grids on which all tokens have the same bits, in the order of the study."""
+    statics = rows[_is_static(rows)].sort_values("place")
+    found = dict.fromkeys(zip(statics["keys"], statics["group_size"].astype(int), strict=True))
+    return dict(zip(found, ("o-", "o--", "o:", "o-.") * len(found), strict=False))
+
+
 def _markers(rows: pd.DataFrame) -> dict[str, str]:
     """A marker for each policy that is no float cache and has no line, in the order of the study."""
     others = rows[~_is_float(rows) & ~_is_static(rows)].sort_values("place")["policy"]
@@ -52,9 +59,11 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame, column: str, scale: float) -> Non
     markers = _markers(rows)
     for scheme, colour in _schemes(rows).items():
         own = rows[rows["scheme"] == scheme]
-        for _, line in own[_is_static(own)].sort_values("effective_bits").groupby(["keys", "group_size"]):
+        statics = own[_is_static(own)].sort_values("effective_bits")
+        for (keys, size), form in _grids(rows).items():
+            line = statics[(statics["keys"] == keys) & (statics["group_size"] == size)]
             middle, reach = _bars(line, column, scale)
-            axes.errorbar(line["effective_bits"], middle, reach, fmt="o-", ms=4, lw=1.2, capsize=2, color=colour)
+            axes.errorbar(line["effective_bits"], middle, reach, fmt=form, ms=4, lw=1.2, capsize=2, color=colour)
         for policy, marker in markers.items():
             point = own[own["policy"] == policy]
             middle, reach = _bars(point, column, scale)
@@ -96,12 +105,18 @@ def plot_accuracy(summary: pd.DataFrame, model: str) -> Figure:
         right.axhline(0, color=MUTED, lw=0.9, ls="--")
         right.set_title("Change of right answers")
         right.set_ylabel("percentage points against the float cache")
-        handles: list[Any] = [Line2D([], [], color="black", marker="o", ms=4, lw=1.2, label="same bits for all tokens")]
+        handles: list[Any] = [
+            Line2D(
+                [], [], color="black", marker=form[0], ls=form[1:], ms=4, lw=1.2,
+                label=f"same bits, keys {keys.replace('_', ' ')}, groups of {size}",
+            )
+            for (keys, size), form in _grids(rows).items()
+        ]  # fmt: skip
         for policy, marker in _markers(rows).items():
             handles.append(Line2D([], [], color="black", marker=marker, mfc="none", ls="none", label=policy))
         if len(colours := _schemes(rows)) > 1:
             handles += [Patch(color=colour, label=f"weights: {scheme}") for scheme, colour in colours.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

@@ -16,6 +16,7 @@ from inferometer.manifest import Manifest
 from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
 from inferometer.report.fundamentals import fundamentals
+from inferometer.report.kv_cache import kv_cache
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
 from inferometer.rotation.tables import BASIS, PATHS
@@ -267,6 +268,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         ),
         "fundamentals": fundamentals(config, results, printed),
         "profiling": profiling(config, results, printed),
+        "kv_cache": kv_cache(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

@@ -22,6 +22,7 @@ from inferometer.report.page import render
 from inferometer.runs import RUN
 from inferometer.tables import read_table, write_table
 from tests.synthetic import (
+    CACHE_FIGURES,
     COSTS,
     EVERY,
     INTEGER,
@@ -168,9 +169,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
-        "search, three of capacity, those of profiling, and two of the fundamentals"
+        "search, three of capacity, those of profiling and of KV caches, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
