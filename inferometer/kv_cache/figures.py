@@ -70,7 +70,7 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame, column: str, scale: float) -> Non
             axes.errorbar(
                 point["effective_bits"], middle, reach, fmt=marker, ms=6, mfc="none", lw=0.9, capsize=2, color=colour
             )
-    axes.margins(x=0.12)
+    axes.margins(x=0.2)
     axes.set_xlabel("bits stored for each number of a key or value")
 
 
@@ -86,15 +86,32 @@ def _name_static(axes: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def plot_accuracy(summary: pd.DataFrame, model: str) -> Figure:
-    """What a cache on few bits costs against the bits that it stores, with 95 % intervals. Takes KV_CACHE.
+def _draw_pairs(axes: Axes, pairs: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    """A line for each pair, a little apart by scheme."""
+    names = list(dict.fromkeys(pairs["policy"] + " – " + pairs["against"]))
+    for number, (scheme, colour) in enumerate(colours.items()):
+        own = pairs[pairs["scheme"] == scheme]
+        shift = 0.25 * (number - (len(colours) - 1) / 2)
+        places = [names.index(name) + shift for name in own["policy"] + " – " + own["against"]]
+        reach = [own["kl_change"] - own["kl_change_low"], own["kl_change_high"] - own["kl_change"]]
+        axes.errorbar(own["kl_change"], places, xerr=reach, fmt="o", ms=4, lw=1, capsize=2, color=colour)
+    axes.axvline(0, color=MUTED, lw=0.9, ls="--")
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_title("At the same bits on average")
+    axes.set_xlabel("difference of KL divergence in nats")
 
-    Left the divergence of predictions from those with a float cache, right the change of right answers. Policies with
-    the same bits for all tokens are joined by a line.
+
+def plot_accuracy(summary: pd.DataFrame, pairs: pd.DataFrame, model: str) -> Figure:
+    """What a cache on few bits costs against the bits that it stores, with 95 % intervals. Takes KV_CACHE, CACHE_PAIRS.
+
+    Left the divergence of predictions from those with a float cache, in the middle the change of right answers;
+    policies with the same bits for all tokens are joined by a line. Right the pairs.
     """
     rows = summary[(summary["model"] == model) & summary["kl_divergence"].notna() & ~_is_float(summary)]
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
+        figure, (left, right, beside) = plt.subplots(1, 3, figsize=(12, 4.6))
+        _draw_pairs(beside, pairs[pairs["model"] == model], _schemes(rows))
         _draw_cost(left, rows, "kl_divergence", 1)
         logarithmic_y(left)
         left.set_title("Divergence from the float cache")
@@ -104,7 +121,7 @@ def plot_accuracy(summary: pd.DataFrame, model: str) -> Figure:
         _draw_cost(right, rows[rows["accuracy_change"].notna()], "accuracy_change", 100)
         right.axhline(0, color=MUTED, lw=0.9, ls="--")
         right.set_title("Change of right answers")
-        right.set_ylabel("percentage points against the float cache")
+        right.set_ylabel("percentage points")
         handles: list[Any] = [
             Line2D(
                 [], [], color="black", marker=form[0], ls=form[1:], ms=4, lw=1.2,

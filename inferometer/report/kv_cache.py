@@ -136,7 +136,8 @@ def said_of_bytes(table: pd.DataFrame, lengths: pd.DataFrame) -> list[str]:
     if len(known):
         said.append(
             f"Weighed exactly, over all lengths, that is {number(off.min(), 4)} to {number(off.max(), 4)} times what "
-            "codes, grids and waiting tokens take by theory. What differs is room kept for further tokens, and the budget where bits are chosen."
+            "codes, grids and waiting tokens take by theory. What differs is room for further tokens, and the budget "
+            "where bits are chosen."
         )
     return said
 
@@ -327,7 +328,7 @@ def said_of_studies(reported: Mapping[str, Any]) -> list[str]:
     if static["megabytes"] == dynamic["megabytes"]:
         said.append(
             "Equal memory of its static and its dynamic policy shows that nothing was stored on fewer bits, which "
-            "explains the equal accuracies, too: the policy was computed, but no cache obeyed it. Here all bits are packed."
+            "explains the equal accuracies, too: a policy was computed, but no cache obeyed it. Here all are packed."
         )
     if abs(both["accuracy"] * policies["items"] - round(both["accuracy"] * policies["items"])) > 1e-6:
         said.append(
@@ -373,9 +374,11 @@ def _compared(table: pd.DataFrame, reference: str, reported: Mapping[str, Any]) 
 FIGURES = {  # captions, and what one is told who can't see them
     "accuracy": (
         "Left: KL divergence of predictions from those with a float cache, against the bits that are stored for each "
-        "number, grids and waiting tokens counted in. Right: change of right answers. Both with 95 % intervals, over "
+        "number, grids and waiting tokens counted in. Middle: change of right answers. Right: policies that choose "
+        "bits against others with the same average; left of 0 the first is better. All with 95 % intervals, over "
         "windows and over questions. Lines join policies that give all tokens the same bits.",
-        "Scatter charts of divergence and change of accuracy against stored bits, by cache policy, for {}.",
+        "Scatter charts of divergence and change of accuracy against stored bits, by cache policy, and a dot chart of "
+        "policies against each other, for {}.",
     ),
     "bytes": (
         "Left: exact bytes of the cache (points) against the prompt, both axes logarithmic; lines are theory. Right: "

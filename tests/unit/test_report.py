@@ -236,6 +236,8 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "tiny-llama reads a prompt of 800 tokens at 820 tokens a second as fp in float32 on this machine",
         "tiny-llama writes after 800 tokens at 10.2 tokens a second as fp in float32 on this machine",
         "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast",
+        "tiny-llama with its KV cache on 4 bits (static-4) holds 14.7 % of the float cache's bytes after 2,048 tokens",
+        "Should uncertain tokens get more bits? Entropy tells something of what matters, but mixing widths by it shows",
     ]
     assert len(answers) == len(starts)
     for answer, start in zip(answers, starts, strict=True):
@@ -410,6 +412,29 @@ def test_times_and_bytes_stand_beside_theory_and_the_studies(page: str) -> None:
     assert shown[0][0][-1] == "0", "no sample is contaminated"
 
 
+def test_caches_on_few_bits_have_their_bytes_costs_and_verdicts(page: str) -> None:
+    text = unescape(_section(page, "kv_cache"))
+    for said in (
+        "static-4 13.2 MiB (14.7 %)",
+        "static-3 raises the perplexity by 1.36 % [1.19 % to 1.52 %], with a KL divergence of 0.027 [0.024, 0.030]",
+        "entropy is worse than static-3 by divergence: 0.013 nats [0.012, 0.015]",
+        "entropy is better than random by divergence",
+        "quanto-4 stores 6.50 bits for each number where static-4 stores 4.70",
+        "under w8a8-integer: the library optimum-quanto can't be loaded here",
+        "time rose from 26.754 to 35.667 s (33 % more)",
+        "would need 6,428 tokens to fill 296.2 MB",
+        "Equal memory of its static and its dynamic policy shows that nothing was stored on fewer bits",
+        "35.8 % is no share of 200 questions",
+    ):
+        assert said in text
+    lengths, policies, pairs, studies = (_body(table) for table in _tables(page, "kv_cache"))
+    assert [len(lengths), len(policies), len(pairs)] == [2 * 7 * 3, 2 * 7, 2 * 3]
+    assert policies[0][:4] == ["float", "fp", "the model's dtype", "32.0"]
+    assert policies[4][2] == "by entropy, 3 bits on average; keys per channel, groups of 64"
+    assert len(policies[-1]) == 4, "a reason in place of numbers"
+    assert [row[4] for row in studies] == ["static-4, fp", "entropy, fp", "entropy, w8a8-integer"]
+
+
 def test_other_work_on_the_machine_is_said_beside_the_times() -> None:
     table = pd.DataFrame({"contaminated": [0, 2], "samples": [3, 3]})
     said = profiling_module._contaminated([table, table])
@@ -456,7 +481,7 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + 2 + ("w4a4" in schemes)
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
