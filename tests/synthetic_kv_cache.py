@@ -36,6 +36,24 @@ FIGURES = ("accuracy", "bytes", "bits")
 Table = pd.DataFrame
 
 
+def settings(schemes: tuple[str, ...], corpus: str, question_set: str) -> dict[str, Any]:
+    """The section of the configuration that asks for all policies under each of the schemes."""
+    return {
+        "policies": POLICIES,
+        "schemes": {scheme: list(POLICIES) for scheme in schemes},
+        "corpus": corpus,
+        "window_tokens": 512,
+        "max_windows": WINDOWS,
+        "context_tokens": 255,
+        "step_tokens": 16,
+        "choices": {"question_sets": [question_set], "max_items": ITEMS, "shots": 0},
+        "prompt_tokens": list(PROMPTS),
+        "repetitions": REPETITIONS,
+        "seconds": 0,
+        "trace": {"prompt": "The quick brown fox", "new_tokens": 100},
+    }
+
+
 def perplexity(policy: str, scheme: str) -> Table:
     """CACHE_PERPLEXITY under one scheme: windows that are hard suffer more, under all policies alike."""
     places = [(window, position) for window in range(WINDOWS) for position in range(1, 9)]

@@ -259,27 +259,33 @@ def said_of_combined(table: pd.DataFrame, scheme: str, reference: str) -> list[s
     both = own.merge(first, on="policy", suffixes=("", "_first"))
     if not _is_float(both).any():
         return []
-    base = both[_is_float(both)].iloc[0]
+    base, others = both[_is_float(both)].iloc[0], both[~_is_float(both)]
     change = base["nll"] - base["nll_first"]
-    said = [
-        f"With {scheme} for the weights a float cache has a loss {number(change, 2)} nats above that with {reference}."
+    each = [
+        f"{row.policy} {number(row.nll_change, 2)} nats {interval(row.nll_change_low, row.nll_change_high, 2)} "
+        f"({number(row.nll_change_first, 2)} under {reference})"
+        for row in _rows(others)
     ]
-    for row in _rows(both[~_is_float(both)]):
-        outside = row.nll_change_first < row.nll_change_low or row.nll_change_first > row.nll_change_high
-        relation = "outside of the interval" if outside else "within the interval"
-        said.append(
-            f"{row.policy} on top changes it by {number(row.nll_change, 2)} nats "
-            f"{interval(row.nll_change_low, row.nll_change_high, 2)}; under {reference} it was "
-            f"{number(row.nll_change_first, 2)}, {relation}."
-        )
-    return said
+    first_costs = others["nll_change_first"]
+    outside = (first_costs < others["nll_change_low"]) | (first_costs > others["nll_change_high"])
+    more = ", ".join(others["policy"][outside])
+    verdict = (
+        f"outside of its interval lies what it was under {reference} for {more}"
+        if more
+        else f"what it was under {reference} lies within every interval: both roundings add up"
+    )
+    return [
+        f"With {scheme} for the weights a float cache has a loss {number(change, 2)} nats above that with {reference}. "
+        f"Caches on few bits add {', '.join(each)}; {verdict}."
+    ]
 
 
 def said_of_refused(table: pd.DataFrame) -> list[str]:
     """Which policies could not run, and why. Takes a model's KV_CACHE."""
-    refused = table[table["reason"].notna()].drop_duplicates(["policy", "scheme", "reason"])
+    refused = table[table["reason"].notna()]
     return [
-        f"{row.policy} could not be measured everywhere under {row.scheme}: {row.reason}." for row in _rows(refused)
+        f"Under {scheme} not everything could be measured of {', '.join(own['policy'])}: {reason}."
+        for (scheme, reason), own in refused.groupby(["scheme", "reason"], sort=False)
     ]
 
 
@@ -342,9 +348,10 @@ def said_of_library(table: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
     """How much slower a library's cache is than a float one, here and in the study. Takes KV_CACHE of one scheme."""
     timed = table[table["decode_ms"].notna()]
     theirs = reported["library"]["seconds"]["long"][1] / reported["library"]["seconds"]["long"][0]
-    said = []
+    if not _is_float(timed).any():
+        return []
+    base, said = timed[_is_float(timed)].iloc[0], []
     for row in _rows(timed[timed["library"].notna()]):
-        base = timed[_is_float(timed)].iloc[0]
         ours = row.decode_ms / base["decode_ms"]
         alike = ours > 1 and max(ours / theirs, theirs / ours) <= ALIKE
         said.append(

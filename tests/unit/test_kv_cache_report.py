@@ -134,12 +134,36 @@ def test_costs_are_said_as_their_intervals_allow() -> None:
         assert report._cost(next(row.assign(**dict(zip(ends, values, strict=True))).itertuples())).startswith(said)
 
 
+def test_costs_on_top_of_rounded_weights_stand_beside_those_on_float_ones() -> None:
+    [said] = report.said_of_combined(TABLE, "nf4-bnb", "fp")
+    assert "static-3 0.020 nats [0.018, 0.023] (0.014 under fp)" in said
+    assert said.endswith("under fp for static-4, static-3, static-2, entropy, random.")
+    same = pd.concat([FLOAT_WEIGHTS, FLOAT_WEIGHTS.assign(scheme="nf4-bnb")])
+    [said] = report.said_of_combined(same, "nf4-bnb", "fp")
+    assert said.endswith("both roundings add up.")
+
+
 def test_a_model_without_a_float_cache_or_a_library_says_less() -> None:
     rounded = FLOAT_WEIGHTS[FLOAT_WEIGHTS["bits"].notna() & FLOAT_WEIGHTS["library"].isna()]
     assert report.said_of_bytes(rounded, LENGTHS) == report.said_of_speed(rounded) == []
     assert report.said_of_combined(rounded, "nf4-bnb", "fp") == []
     assert len(report.said_of_cost(rounded)) == 3
     assert report.said_of_library(rounded, {"library": {"seconds": {"long": [1.0, 2.0]}}}) == []
+
+
+def test_refused_policies_of_one_reason_are_named_together() -> None:
+    assert report.said_of_refused(TABLE.assign(reason="no library")[TABLE["scheme"] == "fp"]) == [
+        f"Under fp not everything could be measured of {', '.join(POLICIES)}: no library."
+    ]
+
+
+def test_a_librarys_cache_is_held_against_the_study() -> None:
+    [said] = report.said_of_library(FLOAT_WEIGHTS, {"library": {"seconds": {"long": [3.0, 4.0]}}})
+    assert "The report's text took 1.33 times as long" in said
+    assert "takes 1.49 times as long with quanto-4, after 2,048 tokens: our evidence bears that out" in said
+    quick = FLOAT_WEIGHTS.assign(decode_ms=FLOAT_WEIGHTS["decode_ms"].where(FLOAT_WEIGHTS["library"].isna(), 1.0))
+    [said] = report.said_of_library(quick, {"library": {"seconds": {"long": [3.0, 4.0]}}})
+    assert "our evidence contradicts that" in said
 
 
 def test_a_cache_that_is_faster_is_called_so() -> None:
