@@ -9,7 +9,12 @@ _SCHEME = Column("scheme", "string", "scheme of the weights")
 _DTYPE = Column("dtype", "string", "dtype of what is not rounded")
 _DEVICE = Column("device", "string", "cpu or cuda")
 _REASON = Column("reason", "string", "why nothing was measured; null where it was", nullable=True)
-_EFFECTIVE = "bits of storage for each number of a key or value, with grids, waiting tokens and spare room"
+_EFFECTIVE = Column(
+    "effective_bits",
+    "float64",
+    "bits of storage for each number of a key or value, with grids, waiting tokens and spare room",
+    nullable=True,
+)
 
 CACHE_PERPLEXITY = Table(
     path="<model>/kv_cache/<policy>/perplexity.parquet",
@@ -72,7 +77,7 @@ CACHE_MEMORY = Table(
             "what codes, grids and waiting tokens take by theory; null for a library's cache",
             nullable=True,
         ),
-        Column("effective_bits", "float64", _EFFECTIVE, nullable=True),
+        _EFFECTIVE,
         Column(
             "peak_bytes",
             "int64",
@@ -113,7 +118,7 @@ CACHE_LENGTHS = Table(
         Column("prompt_tokens", "int64", "tokens of the prompt"),
         Column("cache_bytes", "int64", "exact bytes of the cache", nullable=True),
         Column("predicted_bytes", "float64", "the same by theory; null for a library's cache", nullable=True),
-        Column("effective_bits", "float64", _EFFECTIVE, nullable=True),
+        _EFFECTIVE,
         Column("peak_bytes", "int64", "most memory while the cache was filled and written to", nullable=True),
         *SPREAD,
         _DTYPE,
@@ -136,7 +141,7 @@ KV_CACHE = Table(
         Column("keys", "string", "whether grids of keys are per token or per channel; null without", nullable=True),
         Column("group_size", "int64", "values that share a grid; null without", nullable=True),
         Column("bits", "float64", "bits of a code, on average; null where nothing is rounded", nullable=True),
-        Column("effective_bits", "float64", f"mean over windows: {_EFFECTIVE}", nullable=True),
+        Column("effective_bits", "float64", "mean over windows of what is stored for each number", nullable=True),
         Column("windows", "int64", "windows of text"),
         Column("nll", "float64", "mean negative log-likelihood of a token, in nats", nullable=True),
         Column("nll_change", "float64", "the same less that with a float cache", nullable=True),
