@@ -33,6 +33,8 @@ include: "rules/rotation.smk"
 include: "rules/evaluation.smk"
 include: "rules/capacity.smk"
 include: "rules/profiling.smk"
+include: "rules/kv_cache.smk"
+include: "rules/generation.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
 include: "rules/report.smk"
@@ -50,6 +52,8 @@ rule all:
         rules.evaluation.input,
         rules.capacity.input,
         rules.profiling.input,
+        rules.kv_cache.input,
+        rules.generation.input,
         rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

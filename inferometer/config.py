@@ -102,6 +102,13 @@ def _check_names(config: Config) -> None:
         ),
         ("evaluation.reference", "schemes", config["evaluation"]["reference"]),
         *(("profiling.schemes", "schemes", name) for name in config["profiling"]["schemes"]),
+        *(("kv_cache.schemes", "schemes", name) for name in config["kv_cache"]["schemes"]),
+        ("kv_cache.corpus", "corpora", config["kv_cache"]["corpus"]),
+        *(
+            ("kv_cache.choices.question_sets", "question_sets", name)
+            for name in config["kv_cache"]["choices"]["question_sets"]
+        ),
+        ("generation.insertions.corpus", "corpora", config["generation"]["insertions"]["corpus"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
@@ -154,20 +161,58 @@ def _check_schemes(config: Config) -> None:
             )
 
 
-def _check_profiled(config: Config) -> None:
+def _check_really_computed(config: Config, key: str, name: str) -> None:
     """Only arithmetic that is really done may be timed, and only what a scheme alone decides changes its time."""
+    entry = config["schemes"][name]
+    if entry and entry.get("engine", "simulated") == "simulated":
+        raise ConfigError(
+            f"configuration key `{key}` names {name!r}, whose arithmetic is simulated, so that its "
+            "time says nothing; name float schemes and those with `engine: integer` or `bitsandbytes`."
+        )
+    if calibrates(entry) or any(part in entry for part in ("smoothing", "rotation")):
+        raise ConfigError(
+            f"configuration key `{key}` names {name!r}, which is fitted to a text or folded into the "
+            "weights first; name the scheme with the same grids that simply rounds, which takes the same time."
+        )
+
+
+def _check_profiled(config: Config) -> None:
+    """What is timed must be what runs."""
     for name in config["profiling"]["schemes"]:
-        entry = config["schemes"][name]
-        if entry and entry.get("engine", "simulated") == "simulated":
+        _check_really_computed(config, "profiling.schemes", name)
+
+
+def _check_caches(config: Config) -> None:
+    """Policies must be able to meet their budgets, and each weight scheme needs a float cache to be held against."""
+    own = config["kv_cache"]
+    policies = own["policies"]
+    for name, entry in policies.items():
+        if "feature" not in entry:
+            continue
+        low, high = min(entry["widths"]), max(entry["widths"])
+        if not low <= entry["average_bits"] <= high:
             raise ConfigError(
-                f"configuration key `profiling.schemes` names {name!r}, whose arithmetic is simulated, so that its "
-                "time says nothing; name float schemes and those with `engine: integer` or `bitsandbytes`."
+                f"configuration key `kv_cache.policies.{name}.average_bits` is {entry['average_bits']}, which no "
+                f"mixture of widths from {low} to {high} bits has on average; set it between them."
             )
-        if calibrates(entry) or any(key in entry for key in ("smoothing", "rotation")):
+    for scheme, names in own["schemes"].items():
+        _check_really_computed(config, "kv_cache.schemes", scheme)
+        for name in names:
+            if name not in policies:
+                raise ConfigError(
+                    f"configuration key `kv_cache.schemes.{scheme}` names {name!r}, which `kv_cache.policies` does not "
+                    f"define; it defines {', '.join(sorted(policies))}."
+                )
+        if not policies[names[0]] == {}:
             raise ConfigError(
-                f"configuration key `profiling.schemes` names {name!r}, which is fitted to a text or folded into the "
-                "weights first; name the scheme with the same grids that simply rounds, which takes the same time."
+                f"configuration key `kv_cache.schemes.{scheme}` must begin with a float cache, such as `float: {{}}`, "
+                "against which every other policy is paired."
             )
+    if own["context_tokens"] >= own["window_tokens"]:
+        raise ConfigError(
+            f"configuration key `kv_cache.context_tokens` is {own['context_tokens']}, which leaves nothing of a window "
+            f"of {own['window_tokens']} tokens to be predicted; set it lower."
+        )
 
 
 def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
@@ -226,5 +271,6 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_catalogue(config)
     _check_schemes(config)
     _check_profiled(config)
+    _check_caches(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

@@ -23,6 +23,12 @@ class Interval:
     high: float
 
 
+def _percentile_interval(estimate: float, resampled: NDArray[np.float64]) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high))
+
+
 def bootstrap(sample: NDArray[np.float64], statistic: Statistic) -> Interval:
     """A statistic of column means with its 95 % bootstrap interval.
 
@@ -40,10 +46,7 @@ def bootstrap(sample: NDArray[np.float64], statistic: Statistic) -> Interval:
         count = min(at_once, RESAMPLES - start)
         picks = generator.integers(0, sample.shape[0], size=(count, sample.shape[0]))
         means.append(sample[picks].mean(axis=1))
-    resampled = statistic(np.concatenate(means))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(float(statistic(sample.mean(axis=0))), float(low), float(high))
+    return _percentile_interval(float(statistic(sample.mean(axis=0))), statistic(np.concatenate(means)))
 
 
 def bootstrap_mean(sample: NDArray[np.float64]) -> Interval:
@@ -51,3 +54,18 @@ def bootstrap_mean(sample: NDArray[np.float64]) -> Interval:
     if sample.ndim != 1:
         raise ValueError(f"a mean is taken of a one-dimensional sample, got shape {sample.shape}")
     return bootstrap(sample[:, None], lambda means: means[..., 0])
+
+
+def bootstrap_crossed(sample: NDArray[np.float64]) -> Interval:
+    """Mean of a sample [rows, columns] that crosses two kinds of units, with its interval over both.
+
+    Rows (words) and columns (texts) are resampled whole and independently of each other (the pigeonhole bootstrap, Owen
+    2007): the interval covers other words in other texts. A single row counts as given.
+    Raises ValueError on fewer than two columns.
+    """
+    if sample.ndim != 2 or sample.shape[0] < 1 or sample.shape[1] < 2:
+        raise ValueError(f"a crossed sample has rows and two columns or more, got shape {sample.shape}")
+    generator = np.random.default_rng(SEED)
+    rows, columns = (generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) for count in sample.shape)
+    resampled = ((rows @ sample) * columns).sum(axis=1) / sample.size
+    return _percentile_interval(float(sample.mean()), resampled)

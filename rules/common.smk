@@ -8,7 +8,8 @@ MEASURED = [
     model for model in MODELS if config["models"][model]["source"] != "architecture"
 ]
 CORPORA = sorted(
-    {config[chapter]["corpus"] for chapter in ("calibration", "evaluation")}
+    {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
+    | {config["generation"]["insertions"]["corpus"]}
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 SEARCHED = [
@@ -18,6 +19,18 @@ SEARCHED = [
 ]
 ROTATED = [scheme for scheme in SCHEMES if "rotation" in config["schemes"][scheme]]
 SEEDS = sorted({config["schemes"][scheme]["rotation"]["seed"] for scheme in ROTATED})
+CACHE_POLICIES = list(
+    dict.fromkeys(
+        policy
+        for policies in config["kv_cache"]["schemes"].values()
+        for policy in policies
+    )
+)
+CHOOSING_POLICIES = [
+    policy
+    for policy in CACHE_POLICIES
+    if "feature" in config["kv_cache"]["policies"][policy]
+]
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
@@ -27,6 +40,7 @@ wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
     corpus="|".join(map(re.escape, config["corpora"])),
     scheme="|".join(map(re.escape, config["schemes"])),
+    policy="|".join(map(re.escape, config["kv_cache"]["policies"])),
     seed=r"\d+",
 
 

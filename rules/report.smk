@@ -36,6 +36,11 @@ FIGURES = [
         model=MEASURED,
         figure=["cache", "kernels", "baseline"],
     ),
+    *expand(
+        "results/{model}/generation/{figure}.svg",
+        model=MEASURED,
+        figure=["features", "insertions"],
+    ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
 ]
@@ -72,6 +77,7 @@ rule summarize_runs:
             model=MEASURED,
             part=["cache", "baseline"],
         ),
+        expand("results/{model}/generation/run.parquet", model=MEASURED),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
     output:
@@ -116,6 +122,12 @@ rule report:
         rules.summarize_profiling.output,
         expand("results/{model}/profiling/cache_checks.parquet", model=MEASURED),
         expand("results/{model}/profiling/baseline.parquet", model=MEASURED),
+        expand(
+            "results/{model}/generation/{table}.parquet",
+            model=MEASURED,
+            table=["written", "features"],
+        ),
+        rules.summarize_generation.output,
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",

@@ -22,6 +22,9 @@ from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
 from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.fundamentals.summary import summarize_digits, summarize_latency
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
+from inferometer.generation.loops import find_loop, repeated
+from inferometer.generation.summary import summarize_features, summarize_insertions
+from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED, WRITTEN
 from inferometer.manifest import Manifest
 from inferometer.plotting import save
 from inferometer.profiling import summary
@@ -78,15 +81,19 @@ SECTIONS = (
     "capacity",
     "profiling",
     "kv_cache",
+    "generation",
     "fundamentals",
     "machine",
     "sources",
     "reproduce",
 )
+GENERATION_FIGURES = 2
 PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 CACHE_FIGURES = len(synthetic_kv_cache.FIGURES)
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
+STORIES = {"tale": "Tell me a <b>story</b>.", "advice": "How?"}
+STORY_TOKENS = 128
 PROMPTS, NEW_TOKENS = (10, 50, 100, 200, 400, 800), 5
 
 Config = dict[str, Any]
@@ -169,6 +176,17 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             "baseline": {"prompts": {"greeting": "Hello"}, "batches": [1, 4], "new_tokens": NEW_TOKENS},
             "architectures": {"prompt_tokens": list(PROMPTS), "new_tokens": [8, 16, 24]},
         },
+        "generation": {
+            "prompts": STORIES,
+            "new_tokens": STORY_TOKENS,
+            "insertions": {
+                "corpus": "prose",
+                "context_tokens": 64,
+                "contexts": 6,
+                "words": {"rare": ["petrichor", "tmesis"], "common": ["river"]},
+            },
+        },
+        "kv_cache": synthetic_kv_cache.settings(("fp", INTEGER), "prose", QUESTION_SETS[0]),
         "fundamentals": {
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
             "decoder": {"tokens": list(LENGTHS), "repetitions": REPETITIONS},
@@ -516,6 +534,81 @@ def write_profiling(config: Config, results: Path) -> None:
     write_table(BASELINE, baseline(), results / MEASURED / "profiling/baseline.parquet")
 
 
+def features() -> pd.DataFrame:
+    """A FEATURES table: after the first prompt the second half goes round in a loop of five tokens, sure of itself."""
+    parts = []
+    for prompt, text in STORIES.items():
+        asked = [f" {word}" if place else word for place, word in enumerate(text.split())]
+        loop = prompt == next(iter(STORIES))
+        new = [100 + (place % 5 if loop and place >= 64 else 10 + place) for place in range(STORY_TOKENS)]
+        length = len(asked) + STORY_TOKENS
+        known = [0.2 if loop and place >= 70 else 1.5 for place in range(STORY_TOKENS)]
+        table = pd.DataFrame({"prompt": prompt, "position": range(length), "token": [*range(len(asked)), *new]})
+        parts.append(
+            table.assign(
+                text=[*asked, *(f" {token}" for token in new)],
+                generated=table["position"] >= len(asked),
+                own=table["position"] < len(asked),
+                entropy=[np.nan, *[2.0] * (len(asked) - 1), *known],
+                rarity=[np.nan, *[3.0] * (len(asked) - 1), *(value / 2 for value in known)],
+                saliency_norm=5.0,
+                gradient_input=-0.5,
+                first_saliency_norm=[*(10.0 - place for place in range(len(asked))), *[np.nan] * STORY_TOKENS],
+                received_attention=[*[0.004] * (length - 1), np.nan],
+                repeats=[False] * len(asked) + repeated(new),
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def written() -> pd.DataFrame:
+    """The WRITTEN table of the same tokens; what was written would be markup if it were let."""
+    rows = []
+    for prompt, own in features().groupby("prompt"):
+        tokens = own[own["generated"]]["token"].tolist()
+        loop = find_loop(tokens)
+        rows.append(
+            {
+                "prompt": prompt,
+                "prompt_tokens": len(own) - len(tokens),
+                "new_tokens": len(tokens),
+                "loop_after": loop.start if loop else None,
+                "loop_period": loop.period if loop else None,
+                "ended_after": None if loop else 100,
+                "no_attention": None if loop else "it keeps that to itself",
+            }
+        )
+    numbers = dict.fromkeys(("ended_after", "loop_after", "loop_period"), "Int64")
+    return pd.DataFrame(rows).astype(numbers).assign(text="<b>Once</b> upon a time", **MACHINE)
+
+
+def insertions() -> pd.DataFrame:
+    """An INSERTIONS table: a rare word begins as rarely as all of a common one is, and two easy tokens follow."""
+    rows = [
+        {"kind": kind, "word": word, "context": context, "word_tokens": tokens, "first_rarity": 12 + context / 10}
+        for kind, word, tokens in (("rare", "petrichor", 3), ("rare", "tmesis", 3), ("common", "river", 1))
+        for context in range(6)
+    ]
+    table = pd.DataFrame(rows)
+    total = table["first_rarity"] + (table["word_tokens"] - 1) * (2 + (table["word"] == "tmesis"))
+    table = table.assign(
+        word_rarity=total, rarity=total / table["word_tokens"], stood_rarity=4.0 + table["context"] / 5
+    )
+    return table.assign(after_rarity=3.5, stood_after_rarity=3.25, **MACHINE)
+
+
+def write_generation(results: Path) -> None:
+    """What the chapter generation leaves of the measured model."""
+    folder, summary_folder = results / MEASURED / "generation", results / "summary"
+    write_table(FEATURES, features(), folder / "features.parquet")
+    write_table(WRITTEN, written(), folder / "written.parquet")
+    write_table(INSERTIONS, insertions(), folder / "insertions.parquet")
+    write_table(LOGGED, summarize_features({MEASURED: features()}), summary_folder / "generation.parquet")
+    write_table(INSERTED, summarize_insertions({MEASURED: insertions()}), summary_folder / "insertions.parquet")
+    for figure in ("features", "insertions"):
+        _draw(folder / f"{figure}.svg", figure)
+
+
 def runs(schemes: Sequence[str]) -> pd.DataFrame:
     """A RUN table with a row for each measuring job."""
     jobs: list[tuple[str, str | None]] = [("calibrate", None)]
@@ -628,6 +721,7 @@ def write_results(config: Config, results: Path) -> None:
     write_capacity(config, results / "capacity")
     write_profiling(config, results)
     synthetic_kv_cache.write(MEASURED, ("fp", INTEGER), results, _draw)
+    write_generation(results)
     write_table(DIGIT_ACCURACY, summarize_digits(digits()), folder_of_summary / "digits.parquet")
     write_table(DECODER_SPEED, summarize_latency(decoder_latency()), folder_of_summary / "decoder.parquet")
     write_table(DECODER_CHECKS, decoder_checks(), results / "fundamentals/decoder_checks.parquet")

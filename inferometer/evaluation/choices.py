@@ -96,7 +96,7 @@ def encode_questions(tokenizer: PreTrainedTokenizerBase, questions: pd.DataFrame
     return list(prompts.values())
 
 
-def _packed(prompts: Sequence[Prompt]) -> Batch:
+def shared_row(prompts: Sequence[Prompt]) -> Batch:
     """One row that holds all prompts, each with its endings behind its context."""
     tokens: list[int] = []
     wanted: list[tuple[int, int, int, int]] = []
@@ -144,7 +144,7 @@ def batches_of(prompts: Iterable[Prompt], *, packed: bool, row_tokens: int = ROW
     With `row_tokens` of 1 every prompt is read alone, for schemes in which all tokens of a pass share a scale.
     """
     if packed:
-        return [_packed(group) for group in _filled(prompts, row_tokens, lambda group: sum(p.width for p in group))]
+        return [shared_row(group) for group in _filled(prompts, row_tokens, lambda group: sum(p.width for p in group))]
     alone = [
         Prompt(prompt.context, [ending], [owner])
         for prompt in prompts
@@ -154,7 +154,7 @@ def batches_of(prompts: Iterable[Prompt], *, packed: bool, row_tokens: int = ROW
     return [_padded(group) for group in _filled(alone, row_tokens, lambda group: len(group) * group[0].width)]
 
 
-def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+def shared_row_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to attention scores, [1, 1, width, width]: 0 where a token may look, very little elsewhere."""
     _, prompt, ending = segments
     width = segments.shape[1]
@@ -170,7 +170,7 @@ def _log_likelihoods(model: PreTrainedModel, batch: Batch) -> Tensor:
     layout = {}
     if batch.segments is not None:
         segments = batch.segments.to(model.device)
-        layout = {"position_ids": segments[:1], "attention_mask": _mask(segments, model.dtype)}
+        layout = {"position_ids": segments[:1], "attention_mask": shared_row_mask(segments, model.dtype)}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         logits = model(batch.tokens.to(model.device), logits_to_keep=needed, **layout).logits
     else:
@@ -211,7 +211,7 @@ def can_pack(model: PreTrainedModel, prompts: Sequence[Prompt]) -> bool:
     owners = [owner for probe in probes for owner in probe.owners]
     endings = 1 + max(owner for prompt in pair for owner in prompt.owners)
     try:
-        shared, _ = _scores(model, [_packed(pair)], endings)
+        shared, _ = _scores(model, [shared_row(pair)], endings)
     except Exception:  # of a mask or of positions that a model does not know, each model says so in its own way
         return False
     alone, _ = _scores(model, batches_of(probes, packed=False, row_tokens=1), endings)

@@ -153,6 +153,11 @@ class PackedLayer(CacheLayerMixin):
         keys, values = self._waiting
         self._waiting = keys[:, :, count:].clone(), values[:, :, count:].clone()  # frees what they are cut from
 
+    def demote(self, count: int, bits: int, fewer: int) -> None:
+        """Round the oldest tokens of a width again, to `fewer` bits; `order` is to be told, too."""
+        for packed in self._packed or ():
+            packed.demote(count, bits, fewer)
+
     def unpack(self, tokens: int) -> None:
         """Let all but the first `tokens`, a multiple of the unit, wait again; `order` is to be told afterwards."""
         if self._waiting is not None and tokens < self.order.tokens:
@@ -273,6 +278,24 @@ class PackedCache(Cache):
         for layer in self.packed_layers:
             layer.pack(runs)
         first.order.extend(runs, first.device)
+
+    @property
+    def said_bits(self) -> list[int]:
+        """The bits of all tokens, as far as they are said, in the order of the text."""
+        return self.packed_layers[0].order.bits(0) + self._said
+
+    def demote_oldest(self, count: int, bits: int, fewer: int) -> None:
+        """Round the oldest `count` packed tokens of `bits` again, to `fewer`, or all of them if there are less.
+
+        All tokens on `fewer` bits must stand before them.
+        """
+        first = self.packed_layers[0]
+        count = min(count, sum(width == bits for width in first.order.bits(0)))
+        if count <= 0:
+            return
+        for layer in self.packed_layers:
+            layer.demote(count, bits, fewer)
+        first.order.demote(count, bits, fewer, first.device)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens; their number is negative, as transformers has it."""

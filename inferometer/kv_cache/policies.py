@@ -104,18 +104,15 @@ class Budget:
         self.widths = sorted(self.widths)
         self._shares_below = np.cumsum(shares(self.widths, self.average_bits))[:-1]
 
-    def _nearest_allowed(self, wanted: int, held_tokens: int, held_bits: float) -> int:
+    def _nearest_allowed(self, wanted: int) -> int:
         """The width nearest to the `wanted` one with which the sum stays within the budget."""
-        due = self.average_bits * (self.tokens + 1 + held_tokens)
+        due = self.average_bits * (self.tokens + 1)
         slack = max((self.widths[-1] - self.widths[0]) / 2, TOLERANCE * due)
-        excess = {width: self.spent_bits + held_bits + width - due for width in self.widths}
-        within = [width for width in self.widths if abs(excess[width]) <= slack]
-        if not within:  # only while tokens are held that take more than the budget has
-            return min(self.widths, key=lambda width: abs(excess[width]))
+        within = [width for width in self.widths if abs(self.spent_bits + width - due) <= slack]
         return min(within, key=lambda width: (abs(width - wanted), width))
 
-    def bits(self, priorities: Sequence[float], held_tokens: int = 0, held_bits: float = 0.0) -> list[int]:
-        """Bits of the next tokens. `held_tokens` others, which take `held_bits` in all, count in the average too."""
+    def bits(self, priorities: Sequence[float]) -> list[int]:
+        """Bits of the next tokens."""
         if not priorities:
             return []
         self._seen = [*self._seen, *priorities][-HISTORY:]
@@ -125,7 +122,7 @@ class Budget:
         given = []
         for priority in priorities:
             wanted = self.widths[bisect_right(self.thresholds, priority)]
-            given.append(self._nearest_allowed(wanted, held_tokens, held_bits))
+            given.append(self._nearest_allowed(wanted))
             self.tokens += 1
             self.spent_bits += given[-1]
         return given

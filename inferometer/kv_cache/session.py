@@ -1,7 +1,8 @@
 """A cache under a policy while a model reads and writes, and contexts that are read once for all policies."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,8 +15,9 @@ from inferometer.features import entropy, rarity, saliency
 from inferometer.held import held_bytes
 from inferometer.kv_cache.cache import PackedCache
 from inferometer.kv_cache.policies import Budget, Policy
+from inferometer.kv_cache.theory import Heads, packed_bytes
 
-GRID_BITS = 32  # zero point and span of a group, in float16
+PIECE_TOKENS = 512  # of a context that is read at once
 
 Known = Mapping[str, list[float]]  # features of tokens by their names, as far as a policy asks for them
 
@@ -31,6 +33,11 @@ class Context:
     states: list[tuple[Tensor, Tensor]]
     known: Known
     logits: Tensor
+
+
+def features_of(policies: Iterable[Policy]) -> set[str]:
+    """The features that any of the policies asks for."""
+    return {policy.feature for policy in policies if policy.feature}
 
 
 def _known(logits: Tensor, tokens: Tensor, before: Tensor | None) -> Known:
@@ -63,19 +70,28 @@ def _read(
 
 
 def read_context(model: PreTrainedModel, tokens: Tensor, features: set[str], past: Context | None = None) -> Context:
-    """Read tokens [1, tokens] in float, after those of `past` where there are any."""
+    """Read tokens [1, tokens] in float, after those of `past` where there are any.
+
+    They are read in pieces, since logits take a vocabulary for each; the saliency of a token is that for its piece.
+    """
     cache = DynamicCache(config=model.config)
     for index, (keys, values) in enumerate(past.states if past else []):
         cache.update(keys, values, index)
-    logits, known = _read(model, tokens, cache, past.logits if past else None, features)
-    count = tokens.shape[1]
+    before = past.logits if past else None
+    known: dict[str, list[float]] = {}
+    for piece in tokens.split(PIECE_TOKENS, dim=1):
+        logits, found = _read(model, piece, cache, before, features)
+        known = {name: known.get(name, []) + values for name, values in found.items()}
+        before = logits[-1].clone()
+    assert before is not None
     layers: Any = cache.layers
-    states = [(layer.keys[:, :, -count:].clone(), layer.values[:, :, -count:].clone()) for layer in layers]
-    return Context(tokens, states, known, logits[-1].clone())
+    start = layers[0].keys.shape[2] - tokens.shape[1]
+    states = [(layer.keys[:, :, start:].clone(), layer.values[:, :, start:].clone()) for layer in layers]
+    return Context(tokens, states, known, before)
 
 
 class Session:
-    """One text under a policy: its cache, and what hands out bits. Copies (`copy.deepcopy`) go their own ways."""
+    """One text under a policy: its cache, and what hands out bits."""
 
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         """Start with an empty cache.
@@ -89,59 +105,87 @@ class Session:
         self._random = Random(policy.seed)
         text = model.config.get_text_config()
         channels = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        self._values_per_token: int = 2 * text.num_hidden_layers * text.num_key_value_heads * channels
-        self._float_bits = 8 * model.dtype.itemsize
-        size = policy.packing.group_size if policy.packing else channels
-        grids = [size if policy.packing and policy.packing.keys == "per_channel" else min(size, channels)]
-        self._grid_bits = sum(GRID_BITS / group for group in (*grids, min(size, channels))) / 2
+        kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        self._heads = Heads(text.num_hidden_layers, kv_heads, channels, model.dtype.itemsize)
+
+    def copy(self) -> "Session":
+        """A session that goes on from here by itself.
+
+        Libraries' tensors that are made of others can't be copied, and need not be: they are never written to.
+        """
+        held = (value for layer in self.cache.layers for value in vars(layer).values())
+        return deepcopy(self, {id(value): value for value in held if hasattr(value, "__tensor_flatten__")})
 
     @property
-    def cache_bytes(self) -> int:
-        """Exact bytes of all that the cache holds."""
-        return held_bytes(self.cache)
+    def sizes(self) -> dict[str, float | None]:
+        """The columns of CACHE_MEMORY that say how much the cache holds."""
+        held = held_bytes(self.cache)
+        return {
+            "tokens": self.tokens,
+            "cache_bytes": held,
+            "predicted_bytes": self._predicted_bytes,
+            "effective_bits": 8 * held / (self.tokens * self._heads.numbers_per_token),
+        }
 
     @property
-    def effective_bits(self) -> float:
-        """Bits that one number of a key or value takes on average, all that is stored counted in."""
-        return 8 * self.cache_bytes / (self.tokens * self._values_per_token)
+    def _predicted_bytes(self) -> float | None:
+        packing, bits = self.policy.packing, self.policy.bits
+        if self.policy.library:
+            return None
+        if packing is None or bits is None:
+            return self.tokens * self._heads.numbers_per_token * self._heads.float_bytes
+        floats = min(packing.sink_tokens + packing.recent_tokens, self.tokens)
+        return (
+            packed_bytes(
+                self._heads,
+                self.tokens - floats,
+                bits,
+                group_size=packing.group_size,
+                per_channel=packing.keys == "per_channel",
+            )
+            + floats * self._heads.numbers_per_token * self._heads.float_bytes
+        )
 
-    def fill(self, context: Context) -> list[int]:
-        """Store a context as if the model had just read it; the bits that its tokens got, where they differ."""
+    @property
+    def bits(self) -> list[int]:
+        """The bits of every token so far; none where all have the same."""
+        return self.cache.said_bits if isinstance(self.cache, PackedCache) and self.budget else []
+
+    def fill(self, context: Context) -> None:
+        """Store a context as if the model had just read it."""
         for index, (keys, values) in enumerate(context.states):
             self.cache.update(keys, values, index)
-        return self._store(context.tokens.shape[1], context.known)
+        self._store(context.tokens.shape[1], context.known)
 
-    def read(self, model: PreTrainedModel, tokens: Tensor, before: Tensor) -> tuple[Tensor, list[int]]:
-        """Read tokens [1, tokens] after what is stored: logits [tokens, vocabulary] behind them, and their bits.
+    def read(self, model: PreTrainedModel, tokens: Tensor, before: Tensor) -> Tensor:
+        """Read tokens [1, tokens] after what is stored, and store them: logits [tokens, vocabulary] behind them.
 
         `before` [vocabulary] are the logits that predicted the first of them.
         """
         logits, known = _read(model, tokens, self.cache, before, {str(self.policy.feature)})
-        return logits, self._store(tokens.shape[1], known)
+        self._store(tokens.shape[1], known)
+        return logits
 
-    def _store(self, count: int, known: Known) -> list[int]:
+    def _store(self, count: int, known: Known) -> None:
         """Say the bits of the newest tokens to a cache that waits for them."""
         start, self.tokens = self.tokens, self.tokens + count
         if self.budget is None:
-            return []
+            return
         assert isinstance(self.cache, PackedCache)
-        held = self._held_back() if self.policy.feature == "recency" else 0
-        priorities = self._priorities(start, self.tokens - self.budget.tokens - held, known)
-        bits = self.budget.bits(priorities, held, held * (self._float_bits - self._grid_bits))
-        self.cache.write(bits)
-        return bits
+        if self.policy.feature == "recency":
+            self._store_recent(self.cache, count, self.budget)
+        else:
+            self.cache.write(self.budget.bits(self._priorities(start, count, known)))
 
-    def _held_back(self) -> int:
-        """How many of the last tokens may stay in float within the budget, if all others get the smallest width."""
-        assert self.budget is not None
-        smallest = self.budget.widths[0]
-        dearer = self._float_bits - self._grid_bits - smallest
-        return int(self.tokens * (self.budget.average_bits - smallest) / dearer)
+    def _store_recent(self, cache: PackedCache, count: int, budget: Budget) -> None:
+        """The newest tokens get the largest width, and older ones the smallest as soon as the budget asks for it."""
+        least, most = budget.widths[0], budget.widths[-1]
+        cache.write([most] * count)
+        rich = int(self.tokens * (budget.average_bits - least) / (most - least))
+        cache.demote_oldest(cache.said_bits.count(most) - rich, most, least)
 
     def _priorities(self, start: int, count: int, known: Known) -> list[float]:
         match self.policy.feature:
-            case "recency":
-                return [0.0] * count
             case "random":
                 return [self._random.random() for _ in range(count)]
             case "sinks":
@@ -159,13 +203,12 @@ def _empty_cache(model: PreTrainedModel, policy: Policy) -> Cache:
 
 def follow(
     model: PreTrainedModel, session: Session, tokens: Tensor, before: Tensor, step_tokens: int
-) -> Iterator[tuple[Tensor, list[int]]]:
+) -> Iterator[Tensor]:
     """Read tokens [1, tokens] in steps, each with the cache as the steps before left it.
 
-    Gives for each step the logits [step, vocabulary] that predict its tokens, and the bits that they got. `before`
-    [vocabulary] predict the first.
+    Gives for each step the logits [step, vocabulary] that predict its tokens. `before` [vocabulary] predict the first.
     """
     for step in tokens.split(step_tokens, dim=1):
-        logits, bits = session.read(model, step, before)
-        yield torch.cat([before[None], logits[:-1]]), bits
+        logits = session.read(model, step, before)
+        yield torch.cat([before[None], logits[:-1]])
         before = logits[-1]

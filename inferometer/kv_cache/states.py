@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from inferometer.kv_cache.packing import coded, grid_of, grouped, packed, shares_of, unpacked
+from inferometer.kv_cache.packing import PLANES, coded, grid_of, grouped, packed, shares_of, unpacked
 
 FLOAT = 0  # in place of a number of bits: the token stays in the model's dtype
 ROOM_TOKENS = 8  # by which storage grows: few copies as tokens come, and little that stands empty
@@ -35,9 +35,13 @@ class Rows:
 
     @property
     def filled(self) -> Tensor:
-        """The rows that were added, as a view."""
+        """The rows that are held, as a view."""
         assert self.buffer is not None
         return self.buffer[:, :, : self.length]
+
+    def drop_first(self, count: int) -> None:
+        """Give up the first rows."""
+        self.buffer, self.length = self.filled[:, :, count:].clone(), self.length - count
 
     def select(self, sequences: Tensor) -> None:
         """Keep these sequences of the batch, in this order, some perhaps several times."""
@@ -85,6 +89,13 @@ class Order:
     def bits(self, start: int) -> list[int]:
         """The widths of all tokens from `start` on."""
         return [bits for bits, count in self.runs for _ in range(count)][start:]
+
+    def demote(self, count: int, bits: int, fewer: int, device: torch.device) -> None:
+        """The first tokens of a width have `fewer` bits from now on; all of fewer bits stand before them."""
+        found = next(index for index, (width, _) in enumerate(self.runs) if width == bits)
+        later = self.runs[found:]
+        self.runs = self.runs[:found]
+        self.extend([(fewer, count), (bits, later[0][1] - count), *later[1:]], device)
 
     def _index(self, device: torch.device) -> None:
         single = len({bits for bits, _ in self.runs}) == len(self.runs)  # each width in one piece
@@ -134,6 +145,7 @@ class PackedStates:
         self._per_channel = per_channel
         self._zero_point, self._span = (Rows(max(ROOM_TOKENS // self.unit, 1)) for _ in range(2))
         self._planes: dict[int, list[Rows]] = {}
+        self._channels = 0
 
     @property
     def _rows(self) -> list[Rows]:
@@ -141,6 +153,7 @@ class PackedStates:
 
     def append(self, states: Tensor, runs: Sequence[Run]) -> None:
         """Add tokens behind the others, with their widths."""
+        self._channels = states.shape[-1]
         own = Order()
         own.extend(runs, states.device)
         left_out = None
@@ -155,21 +168,23 @@ class PackedStates:
         for bits in own.widths:
             place = own.place(bits)
             planes = (states[:, :, place],) if bits == FLOAT else packed(coded(shares[:, :, place], bits), bits)
-            for rows, plane in zip(
-                self._planes.setdefault(bits, [Rows(ROOM_TOKENS) for _ in planes]), planes, strict=True
-            ):
+            for rows, plane in zip(self._planes_of(bits), planes, strict=True):
                 rows.append(plane)
+
+    def _planes_of(self, bits: int) -> list[Rows]:
+        planes = 1 if bits == FLOAT else len(PLANES[bits])
+        return self._planes.setdefault(bits, [Rows(ROOM_TOKENS) for _ in range(planes)])
 
     def write_to(self, out: Tensor, order: Order) -> None:
         """Write what is held to `out` [batch, heads, tokens, channels], by the arithmetic of float32."""
         widths = order.widths
         coded_widths = [bits for bits in widths if bits != FLOAT]
         if len(widths) == len(coded_widths) == 1:
-            codes = self._codes(coded_widths[0], out.shape[-1])
+            codes = self._codes(coded_widths[0])
         else:
             codes = torch.zeros(out.shape, dtype=torch.uint8, device=out.device)
             for bits in coded_widths:
-                _put(codes, order.place(bits), self._codes(bits, out.shape[-1]))
+                _put(codes, order.place(bits), self._codes(bits))
         own, steps, span = codes.float(), order.steps, self._span.filled.float()
         if isinstance(steps, Tensor):
             own.mul_(steps)
@@ -181,8 +196,18 @@ class PackedStates:
         if FLOAT in widths:
             _put(out, order.place(FLOAT), self._planes[FLOAT][0].filled)
 
-    def _codes(self, bits: int, channels: int) -> Tensor:
-        return unpacked(tuple(rows.filled for rows in self._planes[bits]), bits, channels)
+    def _codes(self, bits: int) -> Tensor:
+        return unpacked(tuple(rows.filled for rows in self._planes[bits]), bits, self._channels)
+
+    def demote(self, count: int, bits: int, fewer: int) -> None:
+        """Round the first tokens of a width again, to `fewer` bits of the same grid."""
+        rows = self._planes[bits]
+        codes = unpacked(tuple(own.filled[:, :, :count] for own in rows), bits, self._channels)
+        planes = packed(coded(codes / (2**bits - 1), fewer), fewer)
+        for own, plane in zip(self._planes_of(fewer), planes, strict=True):
+            own.append(plane)
+        for own in rows:
+            own.drop_first(count)
 
     def crop(self, order: Order) -> None:
         """Keep the tokens of an order that was cut, a multiple of `unit`."""

@@ -16,6 +16,7 @@ from inferometer.manifest import Manifest
 from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
 from inferometer.report.fundamentals import fundamentals
+from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
@@ -185,6 +186,7 @@ def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
     uses: dict[str, list[str]] = {}
     for chapter in ("calibration", "evaluation"):
         uses.setdefault(config[chapter]["corpus"], []).append(chapter)
+    uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
     entries = {name: config["corpora"][name] for name in uses}
     return [
         Corpus(name, uses[name], _origin(entry), entry.get("licence"), entry.get("attribution"))
@@ -269,6 +271,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "fundamentals": fundamentals(config, results, printed),
         "profiling": profiling(config, results, printed),
         "kv_cache": kv_cache(config, results, printed),
+        "generation": generation(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inferometer.intervals import CONFIDENCE, RESAMPLES, SEED, Interval, bootstrap, bootstrap_mean
+from inferometer.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    Interval,
+    bootstrap,
+    bootstrap_crossed,
+    bootstrap_mean,
+)
 
 UNITS = 40  # as many windows as the default study evaluates
 
@@ -132,3 +140,35 @@ def test_a_sample_without_a_mean_and_its_interval_is_refused(shape: tuple[int, .
 def test_a_sample_without_two_units_of_columns_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\[units, columns\] of two units or more"):
         bootstrap(np.zeros(shape), _ratio)
+
+
+def test_a_crossed_interval_is_that_of_rows_and_columns_drawn_one_by_one() -> None:
+    generator = np.random.default_rng(3)
+    sample = generator.normal(0, 1, (6, 1)) + generator.normal(0, 0.5, (1, 12)) + generator.normal(0, 0.2, (6, 12))
+    means = [sample[generator.integers(0, 6, 6)][:, generator.integers(0, 12, 12)].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    interval = bootstrap_crossed(sample)
+    tolerance = 0.15 * float(np.std(means))
+    assert interval.estimate == pytest.approx(sample.mean(), rel=1e-12)
+    assert interval.low == pytest.approx(low, abs=tolerance)
+    assert interval.high == pytest.approx(high, abs=tolerance)
+
+
+def test_a_crossed_interval_of_a_single_row_is_that_of_its_columns() -> None:
+    row = np.random.default_rng(4).normal(0, 1, 30)
+    crossed, plain = bootstrap_crossed(row[None]), bootstrap_mean(row)
+    tolerance = 0.15 * row.std() / np.sqrt(row.size)
+    assert crossed.estimate == pytest.approx(plain.estimate, rel=1e-12)
+    assert (crossed.low, crossed.high) == pytest.approx((plain.low, plain.high), abs=tolerance)
+
+
+def test_a_crossed_interval_is_wider_than_one_that_takes_all_cells_for_independent() -> None:
+    rows = np.random.default_rng(5).normal(0, 1, (5, 1))
+    crossed, flat = bootstrap_crossed(rows + np.zeros((5, 40))), bootstrap_mean((rows + np.zeros((5, 40))).ravel())
+    assert crossed.high - crossed.low > 3 * (flat.high - flat.low)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (0, 4), (4,)])
+def test_a_sample_that_is_not_crossed_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a crossed sample has rows and two columns or more"):
+        bootstrap_crossed(np.zeros(shape))

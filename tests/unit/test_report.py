@@ -13,7 +13,10 @@ from jinja2 import UndefinedError
 
 from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
+from inferometer.generation.figures import STUDY_RARITY
+from inferometer.generation.summary import summarize_insertions
 from inferometer.profiling.summary import cache_speed
+from inferometer.report import generation as generation_module
 from inferometer.report import profiling as profiling_module
 from inferometer.report import sentences
 from inferometer.report.contents import contents
@@ -25,6 +28,7 @@ from tests.synthetic import (
     CACHE_FIGURES,
     COSTS,
     EVERY,
+    GENERATION_FIGURES,
     INTEGER,
     ITEMS,
     LAYERS,
@@ -48,6 +52,7 @@ from tests.synthetic import (
 )
 from tests.synthetic import cache as made_up_cache
 from tests.synthetic import cache_checks as made_up_checks
+from tests.synthetic import insertions as made_up_insertions
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
@@ -169,9 +174,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
-        "search, three of capacity, those of profiling and of KV caches, and two of the fundamentals"
+        "search, three of capacity, those of profiling, KV caches and generation, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -238,6 +243,7 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast",
         "tiny-llama with its KV cache on 4 bits (static-4) holds 14.7 % of the float cache's bytes after 2,048 tokens",
         "Should uncertain tokens get more bits? Entropy tells something of what matters, but mixing widths by it shows",
+        "tiny-llama, writing greedily, repeats itself in 81 % of a stretch of 64 tokens at worst",
     ]
     assert len(answers) == len(starts)
     for answer, start in zip(answers, starts, strict=True):
@@ -435,6 +441,45 @@ def test_caches_on_few_bits_have_their_bytes_costs_and_verdicts(page: str) -> No
     assert [row[4] for row in studies] == ["static-4, fp", "entropy, fp", "entropy, w8a8-integer"]
 
 
+def test_what_tokens_are_to_the_model_is_told_beside_the_study(page: str) -> None:
+    text = " ".join(unescape(re.sub(r"<[^>]*>", " ", page.replace("&lt;b&gt;", "").replace("&lt;/b&gt;", ""))).split())
+    assert "After “tale” the mean entropy is 1.50 nats over the first 64 tokens and 0.322 over the last 64" in text
+    assert "calls the entropy of SmolLM-135M moderate, 0.5 to 1.8: 3 of our 4 stretches have a mean in that" in text
+    assert "a loop of 5 tokens begins after 64 tokens and goes on to the end." in text
+    assert "no loop of a single period runs to the end. The text as such had ended after 100 tokens." in text
+    assert "the most salient words are, in this order, “Tell”, “me”, “a”, “story”." in text
+    assert "The attention received is not known: it keeps that to itself." in text
+    assert "2 rare ones have a mean rarity of 5.75" in text
+    assert "By the token, common words surprise more than rare ones" in text
+    assert "saw rarity go from 1.667 to 5.1402 with “petrichor”, once. Here that word has 5.42" in text
+    assert "<b>Once</b>" not in page
+
+
+def test_the_studys_rarities_are_the_same_in_its_figure_and_on_the_page() -> None:
+    printed = yaml.safe_load((TEMPLATES / "reported.yaml").read_text(encoding="utf-8"))["features"]
+    assert list(STUDY_RARITY.values()) == printed["rarity"]
+
+
+def test_the_words_that_a_study_names_are_looked_for_among_the_most_salient() -> None:
+    words = ["Tell", " me", " a", " tort", "oise", "."]
+    features = pd.DataFrame({"prompt": "tale", "text": words, "position": range(6), "own": True})
+    features = features.assign(first_saliency_norm=[5.0, 1.0, 0.5, 2.0, 9.0, 0.1])
+    assert [word.text for word in generation_module.salient_words(features)] == ["tortoise", "Tell", "me", "a"]
+    reported = {"study": "The report", "prompt": "Tell me a tortoise.", "words": ["tortoise", "me"]}
+    said = generation_module.said_of_saliency(features, {"tale": "Tell me a tortoise."}, reported)
+    assert said[1] == (
+        "The report names tortoise, me in this prompt; 1 of these 2 are among as many most salient words here, "
+        "of 4 in all."
+    )
+    assert len(generation_module.said_of_saliency(features, {"tale": "Another."}, reported)) == 1
+
+
+def test_a_study_without_the_others_word_says_nothing_of_it() -> None:
+    table = summarize_insertions({"tiny": made_up_insertions().query("word != 'petrichor'")})
+    reported = yaml.safe_load((TEMPLATES / "reported.yaml").read_text(encoding="utf-8"))["features"]
+    assert not any("petrichor" in sentence for sentence in generation_module.said_of_insertions(table, reported))
+
+
 def test_other_work_on_the_machine_is_said_beside_the_times() -> None:
     table = pd.DataFrame({"contaminated": [0, 2], "samples": [3, 3]})
     said = profiling_module._contaminated([table, table])
@@ -481,7 +526,9 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2 + (
+        "w4a4" in schemes
+    )
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:

@@ -355,6 +355,10 @@ def new_study(folder: Path, place: Place) -> Study:
             "baseline": {"batches": [1, 2], "new_tokens": 2},
             "architectures": {"prompt_tokens": [2, 4], "new_tokens": [2, 4, 6]},
         },
+        "generation": {
+            "new_tokens": 12,
+            "insertions": {"corpus": "evaluation-text", "context_tokens": 32, "contexts": 3},
+        },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
             "decoder": {"tokens": [2, 5], "repetitions": 2},

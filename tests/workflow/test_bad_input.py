@@ -58,6 +58,14 @@ INVALID: dict[str, tuple[Change, str]] = {
         setting("novels", "evaluation", "corpus"),
         "`evaluation.corpus` names 'novels', which `corpora` does not define",
     ),
+    "an unknown corpus of words that do not belong": (
+        setting("novels", "generation", "insertions", "corpus"),
+        "`generation.insertions.corpus` names 'novels', which `corpora` does not define",
+    ),
+    "a word that is two": (
+        setting(["two words"], "generation", "insertions", "words", "rare"),
+        "`generation.insertions.words.rare[0]` is 'two words'; it must match the pattern",
+    ),
     "a model that is not there": (
         setting("models/none", "models", "tiny", "path"),
         "`models.tiny.path` names models/none, which does not exist.",
@@ -201,6 +209,11 @@ FAULTS = {
         "evaluate_reference/tiny/fp.log",
         "configuration key `evaluation.window_tokens` is 65, but tiny has a context of 64 tokens",
     ),
+    "insertions": Fault(
+        "tiny/generation/insertions.parquet",
+        "trace_generation/tiny.log",
+        "corpus 'short' (`generation.insertions.corpus`) has 2 tokens, too few for 3 texts of 32",
+    ),
 }
 
 
@@ -229,6 +242,7 @@ def failed(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Failed:
             config["corpora"][name] = {**entry, **options}
         config["calibration"]["corpus"] = "short"
         config["evaluation"]["window_tokens"] = 65
+        config["generation"]["insertions"]["corpus"] = "short"
 
     own = own.changed(define)
     unreadable_weights(own)
@@ -275,13 +289,27 @@ def test_cuda_where_there_is_none_is_refused_in_one_sentence(own_copy: Study) ->
     assert_nothing_half_written(own_copy)
 
 
-def test_a_prompt_beyond_the_context_is_refused_in_one_sentence(own_copy: Study) -> None:
-    target = "results/tiny/profiling/latency.parquet"
-    outcome = own_copy.changed(setting([4, 64], "profiling", "latency", "prompt_tokens")).snakemake(targets=[target])
+BEYOND_THE_CONTEXT: dict[str, tuple[str, Change, str]] = {
+    "latency": (
+        "profiling/latency.parquet",
+        setting([4, 64], "profiling", "latency", "prompt_tokens"),
+        "configuration key `profiling.latency.prompt_tokens`: 64 tokens of a prompt and 3 written",
+    ),
+    "generation": (
+        "generation/features.parquet",
+        setting(60, "generation", "new_tokens"),
+        "configuration key `generation.new_tokens`: 14 tokens of a prompt and 60 written",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND_THE_CONTEXT)
+def test_a_prompt_beyond_the_context_is_refused_in_one_sentence(own_copy: Study, what: str) -> None:
+    table, change, sentence = BEYOND_THE_CONTEXT[what]
+    target = f"results/tiny/{table}"
+    outcome = own_copy.changed(change).snakemake(targets=[target])
     assert outcome.status != 0
-    assert (
-        "configuration key `profiling.latency.prompt_tokens`: 64 tokens of a prompt and 3 written" in outcome.sentence
-    )
+    assert sentence in outcome.sentence
     assert "context of tiny, 64 tokens; set it lower." in outcome.sentence
     assert "Traceback" not in outcome.output
     assert not (own_copy.folder / target).exists()

@@ -35,6 +35,7 @@ from inferometer.evaluation.tables import (
 )
 from inferometer.evaluation.tables import WINDOWS as SCORES
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
+from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED, WRITTEN
 from inferometer.manifest import Manifest
 from inferometer.profiling.tables import (
     BASELINE,
@@ -126,6 +127,12 @@ TABLES: dict[str, Table] = {
     "summary/memory.parquet": SLOPES,
     "summary/cache.parquet": CACHE_SPEED,
     "summary/kernels.parquet": KERNEL_SPEED,
+    "tiny/generation/written.parquet": WRITTEN,
+    "tiny/generation/features.parquet": FEATURES,
+    "tiny/generation/insertions.parquet": INSERTIONS,
+    "tiny/generation/run.parquet": RUN,
+    "summary/generation.parquet": LOGGED,
+    "summary/insertions.parquet": INSERTED,
     "fundamentals/digits.parquet": DIGITS,
     "fundamentals/digits-run.parquet": RUN,
     "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
@@ -150,6 +157,7 @@ MEASURING_LOGS = [
     f"measure_sensitivity/tiny/{SENSITIVE}.log",
     *(f"profile_{part}/{model}.log" for part in ("latency", "memory") for model in ("tiny", "shape")),
     *(f"profile_{part}/tiny.log" for part in ("cache", "baseline")),
+    "trace_generation/tiny.log",
     "quantize_digits.log",
     "time_decoder.log",
 ]
@@ -353,6 +361,18 @@ def test_a_scheme_of_a_library_ran_or_says_why_it_did_not(study: Study) -> None:
     else:
         page = (study.results / "report.html").read_text(encoding="utf-8")
         assert "nf4-bnb could not be run" in page
+
+
+def test_rarities_of_what_was_written_are_what_plain_transformers_computes(study: Study) -> None:
+    features = read_table(FEATURES, study.results / "tiny/generation/features.parquet")
+    for _, own in features.groupby("prompt"):
+        tokens = torch.tensor(own.sort_values("position")["token"].tolist())
+        with torch.no_grad():
+            logits = logits_of(plain_model(study))(tokens)
+        losses = nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="none")
+        assert own["rarity"].tolist()[1:] == pytest.approx(losses.tolist(), rel=1e-4)
+        written = own["generated"].tolist()[1:]
+        assert logits[:-1].argmax(dim=-1)[written].tolist() == tokens[1:][written].tolist()
 
 
 def test_snakemakes_own_report_has_every_chapter_as_a_category(own_copy: Study) -> None:

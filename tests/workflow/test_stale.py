@@ -63,6 +63,9 @@ CALIBRATION_FIGURES = {
     "plot_surfaces tiny/weight",
 }
 AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | ALL_SMOOTHED | evaluated(*SMOOTHED)
+GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
+AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
+GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
 PROFILE_FIGURES = {
     *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
     "plot_cache_speed tiny",
@@ -83,6 +86,7 @@ ALL_FIGURES = (
     | AFTER_PREDICTION
     | PROFILE_FIGURES
     | BASELINE_FIGURE
+    | GENERATION_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
@@ -93,6 +97,7 @@ ONE_MODEL = (
     | ALL_SMOOTHED
     | CALIBRATION_FIGURES
     | PROFILED_TINY
+    | GENERATION
 )
 
 
@@ -259,7 +264,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | SENSITIVITY
         | AFTER_CALIBRATION
         | (PROFILED_TINY - {"profile_latency tiny", "profile_kernels tiny"})
-        | AFTER_PROFILING,
+        | AFTER_PROFILING
+        | GENERATION,
     ),
     "the lengths of prompts that are timed": (
         configured(setting([2, 4, 8], "profiling", "latency", "prompt_tokens")),
@@ -272,6 +278,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "a prompt of the baseline": (
         configured(setting("word1", "profiling", "baseline", "prompts", "code")),
         {"profile_baseline tiny", "summarize_runs", "report"} | BASELINE_FIGURE,
+    ),
+    "the words that do not belong": (
+        configured(setting(["cloud"], "generation", "insertions", "words", "common")),
+        GENERATION | {"summarize_runs", "report"},
     ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
@@ -288,7 +298,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | PREDICTED
         | {"summarize_ranges"}
         | AFTER_PROFILING
-        | {job.replace("tiny", "second") for job in PROFILE_FIGURES},
+        | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
+        | {"plot_insertions tiny"},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -373,6 +384,18 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/fundamentals/summary.py", lambda text: f"{text}\n\nROWS = 1\n")),
         AFTER_DIGITS - {"summarize_runs"},
     ),
+    "a function that finds loops": (
+        checked_out(edited("inferometer/generation/loops.py", other_result)),
+        GENERATION | {"summarize_runs", "report"},
+    ),
+    "a function that only summaries of the generation use": (
+        checked_out(edited("inferometer/generation/summary.py", other_result)),
+        {"summarize_generation", "plot_insertions tiny", "report"},
+    ),
+    "a function that only figures of the generation use": (
+        checked_out(edited("inferometer/generation/figures.py", other_result)),
+        GENERATION_FIGURES | {"report"},
+    ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -384,7 +407,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION,
+        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | GENERATION,
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),

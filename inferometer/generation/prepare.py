@@ -1,0 +1,44 @@
+"""Prompts, words and texts as token ids, and whether they fit, before any weights are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from inferometer.generation.insertions import AFTER_TOKENS, encode_words, find_contexts
+from inferometer.manifest import Manifest, check_context
+from inferometer.models import tokenize
+from inferometer.sources.tables import CORPUS
+from inferometer.tables import read_table
+from inferometer.writing import encoded
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prompts [1, tokens] by name, texts [contexts, context_tokens], and words by their kind, all as token ids."""
+
+    prompts: dict[str, Tensor]
+    contexts: Tensor
+    words: dict[str, dict[str, list[int]]]
+
+
+def prepare(
+    manifest: Manifest, tokenizer: PreTrainedTokenizerBase, corpus: Path, settings: Mapping[str, Any]
+) -> Prepared:
+    """What the `settings` of the chapter ask for.
+
+    Raises InferometerError when something is longer than the model's context, the corpus too short, or a word unknown.
+    """
+    prompts = {name: encoded(tokenizer, text) for name, text in settings["prompts"].items()}
+    longest = max(prompt.shape[1] for prompt in prompts.values())
+    check_context(manifest, longest, settings["new_tokens"], "generation.new_tokens")
+    insertions = settings["insertions"]
+    context_tokens, words = insertions["context_tokens"], encode_words(tokenizer, insertions["words"])
+    most = max(len(ids) for own in words.values() for ids in own.values())
+    check_context(manifest, context_tokens // 2, most + AFTER_TOKENS, "generation.insertions.context_tokens")
+    tokens = tokenize(tokenizer, read_table(CORPUS, corpus)["text"].tolist())
+    contexts = find_contexts(tokenizer, tokens, context_tokens, insertions["contexts"], insertions["corpus"])
+    return Prepared(prompts, contexts, words)
