@@ -184,8 +184,8 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
 
 def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
     uses: dict[str, list[str]] = {}
-    for chapter in ("calibration", "evaluation"):
-        uses.setdefault(config[chapter]["corpus"], []).append(chapter)
+    for chapter, name in (("calibration", "calibration"), ("evaluation", "evaluation"), ("kv_cache", "KV cache")):
+        uses.setdefault(config[chapter]["corpus"], []).append(name)
     uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
     entries = {name: config["corpora"][name] for name in uses}
     return [
