@@ -43,9 +43,9 @@ key, which identifies a row. A column holds no nulls unless it says so. `<model>
 unit unless one is stated: in the name (`_s` for seconds, `_ms` for milliseconds, `_bytes`, `_gib`) or in the meaning.
 
 Some tables hold times or memory: RUN; MACHINE and MACHINE_SAMPLES; DECODER_LATENCY and DECODER_SPEED; LATENCY, MEMORY,
-CACHE, KERNELS and BASELINE, and what sums them up, PROFILE, KNEES, SLOPES, CACHE_SPEED and KERNEL_SPEED. All others are
-byte-stable: the same inputs and code write the same bytes on the same kind of machine. How the values are computed is
-said in [methods.md](methods.md).
+CACHE, KERNELS and BASELINE, and what sums them up, PROFILE, KNEES, SLOPES, CACHE_SPEED and KERNEL_SPEED; CACHE_LATENCY
+and CACHE_MEMORY, with CACHE_LENGTHS and KV_CACHE. All others are byte-stable: the same inputs and code write the same
+bytes on the same kind of machine. How the values are computed is said in [methods.md](methods.md).
 """
 
 

@@ -96,7 +96,132 @@ rule trace_caches:
         "../workflow/scripts/trace_caches.py"
 
 
+CACHE_CELLS = [[model, policy] for model in MEASURED for policy in CACHE_POLICIES]
+
+
+def of_every_cell(table):
+    """A table of every model and policy, in the order of CACHE_CELLS."""
+    return [
+        f"results/{model}/kv_cache/{policy}/{table}.parquet"
+        for model, policy in CACHE_CELLS
+    ]
+
+
+rule summarize_kv_cache:
+    input:
+        perplexity=of_every_cell("perplexity"),
+        choices=of_every_cell("choices"),
+        latency=of_every_cell("latency"),
+        memory=of_every_cell("memory"),
+    output:
+        table="results/summary/kv_cache.parquet",
+        csv=report(
+            "results/summary/kv_cache.csv",
+            category="KV caches",
+            labels={"table": "What every policy costs and takes"},
+            caption="../report/captions/cache_accuracy.rst",
+        ),
+        lengths="results/summary/kv_cache_lengths.parquet",
+        pairs="results/summary/kv_cache_pairs.parquet",
+        pairs_csv=report(
+            "results/summary/kv_cache_pairs.csv",
+            category="KV caches",
+            labels={"table": "Policies against each other at the same bits"},
+            caption="../report/captions/cache_accuracy.rst",
+        ),
+    log:
+        "results/logs/summarize_kv_cache.log",
+    benchmark:
+        "results/benchmarks/summarize_kv_cache.tsv"
+    params:
+        cells=CACHE_CELLS,
+        policies=cache_policies(CACHE_POLICIES),
+        code=code("summarize_kv_cache.py"),
+    script:
+        "../workflow/scripts/summarize_kv_cache.py"
+
+
+rule plot_cache_accuracy:
+    input:
+        table="results/summary/kv_cache.parquet",
+        pairs="results/summary/kv_cache_pairs.parquet",
+    output:
+        report(
+            "results/{model}/kv_cache/accuracy.svg",
+            category="KV caches",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "What few bits cost"},
+            caption="../report/captions/cache_accuracy.rst",
+        ),
+    log:
+        "results/logs/plot_cache_accuracy/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_cache_accuracy/{model}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_cache_accuracy.py"),
+    script:
+        "../workflow/scripts/plot_cache_accuracy.py"
+
+
+rule plot_cache_bytes:
+    input:
+        table="results/summary/kv_cache.parquet",
+        lengths="results/summary/kv_cache_lengths.parquet",
+    output:
+        report(
+            "results/{model}/kv_cache/bytes.svg",
+            category="KV caches",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Bytes by length"},
+            caption="../report/captions/cache_bytes.rst",
+        ),
+    log:
+        "results/logs/plot_cache_bytes/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_cache_bytes/{model}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_cache_bytes.py"),
+    script:
+        "../workflow/scripts/plot_cache_bytes.py"
+
+
+rule plot_cache_bits:
+    input:
+        trace=expand(
+            "results/{model}/kv_cache/{policy}/trace.parquet",
+            policy=CHOOSING_POLICIES,
+            allow_missing=True,
+        ),
+    output:
+        report(
+            "results/{model}/kv_cache/bits.svg",
+            category="KV caches",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Who gets the bits"},
+            caption="../report/captions/cache_bits.rst",
+        ),
+    log:
+        "results/logs/plot_cache_bits/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_cache_bits/{model}.tsv"
+    params:
+        cells=lambda wildcards: [
+            [wildcards.model, policy] for policy in CHOOSING_POLICIES
+        ],
+        policies=cache_policies(CHOOSING_POLICIES),
+        dpi=config["figures"]["dpi"],
+        code=code("plot_cache_bits.py"),
+    script:
+        "../workflow/scripts/plot_cache_bits.py"
+
+
 rule kv_cache:
     input:
         expand(rules.compare_caches.output, model=MEASURED),
         expand(rules.trace_caches.output, model=MEASURED),
+        rules.summarize_kv_cache.output,
+        expand(rules.plot_cache_accuracy.output, model=MEASURED),
+        expand(rules.plot_cache_bytes.output, model=MEASURED),
+        expand(rules.plot_cache_bits.output, model=MEASURED),

@@ -37,6 +37,11 @@ FIGURES = [
         figure=["cache", "kernels", "baseline"],
     ),
     *expand(
+        "results/{model}/kv_cache/{figure}.svg",
+        model=MEASURED,
+        figure=["accuracy", "bytes", "bits"],
+    ),
+    *expand(
         "results/{model}/generation/{figure}.svg",
         model=MEASURED,
         figure=["features", "insertions"],
@@ -77,6 +82,7 @@ rule summarize_runs:
             model=MEASURED,
             part=["cache", "baseline"],
         ),
+        expand("results/{model}/kv_cache/run.parquet", model=MEASURED),
         expand("results/{model}/generation/run.parquet", model=MEASURED),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
@@ -122,6 +128,12 @@ rule report:
         rules.summarize_profiling.output,
         expand("results/{model}/profiling/cache_checks.parquet", model=MEASURED),
         expand("results/{model}/profiling/baseline.parquet", model=MEASURED),
+        rules.summarize_kv_cache.output,
+        expand(
+            "results/{model}/kv_cache/{policy}/trace.parquet",
+            model=MEASURED,
+            policy=CHOOSING_POLICIES,
+        ),
         expand(
             "results/{model}/generation/{table}.parquet",
             model=MEASURED,

@@ -43,6 +43,7 @@ from inferometer.runs import RUN, Machine
 from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
+from tests import synthetic_kv_cache
 
 LAYERS = 4
 WINDOWS = 12
@@ -79,6 +80,7 @@ SECTIONS = (
     "rotation",
     "capacity",
     "profiling",
+    "kv_cache",
     "generation",
     "fundamentals",
     "machine",
@@ -87,6 +89,7 @@ SECTIONS = (
 )
 GENERATION_FIGURES = 2
 PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
+CACHE_FIGURES = len(synthetic_kv_cache.FIGURES)
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
 STORIES = {"tale": "Tell me a <b>story</b>.", "advice": "How?"}
@@ -183,6 +186,7 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
                 "words": {"rare": ["petrichor", "tmesis"], "common": ["river"]},
             },
         },
+        "kv_cache": synthetic_kv_cache.settings(("fp", INTEGER), "prose", QUESTION_SETS[0]),
         "fundamentals": {
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
             "decoder": {"tokens": list(LENGTHS), "repetitions": REPETITIONS},
@@ -716,6 +720,7 @@ def write_results(config: Config, results: Path) -> None:
     write_table(RUN, runs(schemes), folder_of_summary / "runs.parquet")
     write_capacity(config, results / "capacity")
     write_profiling(config, results)
+    synthetic_kv_cache.write(MEASURED, ("fp", INTEGER), results, _draw)
     write_generation(results)
     write_table(DIGIT_ACCURACY, summarize_digits(digits()), folder_of_summary / "digits.parquet")
     write_table(DECODER_SPEED, summarize_latency(decoder_latency()), folder_of_summary / "decoder.parquet")

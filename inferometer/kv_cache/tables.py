@@ -1,13 +1,20 @@
 """Tables of the kv_cache chapter."""
 
-from inferometer.samples import SAMPLE_OR_REASON
+from inferometer.samples import SAMPLE_OR_REASON, SPREAD
 from inferometer.tables import Column, Table
 
+_MODEL = Column("model", "string", "model name in the configuration")
+_POLICY = Column("policy", "string", "policy name in the configuration")
 _SCHEME = Column("scheme", "string", "scheme of the weights")
 _DTYPE = Column("dtype", "string", "dtype of what is not rounded")
 _DEVICE = Column("device", "string", "cpu or cuda")
 _REASON = Column("reason", "string", "why nothing was measured; null where it was", nullable=True)
-_EFFECTIVE = "bits of storage for each number of a key or value, with grids, waiting tokens and spare room"
+_EFFECTIVE = Column(
+    "effective_bits",
+    "float64",
+    "bits of storage for each number of a key or value, with grids, waiting tokens and spare room",
+    nullable=True,
+)
 
 CACHE_PERPLEXITY = Table(
     path="<model>/kv_cache/<policy>/perplexity.parquet",
@@ -70,7 +77,7 @@ CACHE_MEMORY = Table(
             "what codes, grids and waiting tokens take by theory; null for a library's cache",
             nullable=True,
         ),
-        Column("effective_bits", "float64", _EFFECTIVE, nullable=True),
+        _EFFECTIVE,
         Column(
             "peak_bytes",
             "int64",
@@ -101,15 +108,40 @@ CACHE_TRACE = Table(
     key=("position",),
 )
 
+CACHE_LENGTHS = Table(
+    path="summary/kv_cache_lengths.parquet",
+    meaning="What the cache takes after prompts of each length, and how long one more token takes then.",
+    columns=(
+        _MODEL,
+        _SCHEME,
+        _POLICY,
+        Column("prompt_tokens", "int64", "tokens of the prompt"),
+        Column("cache_bytes", "int64", "exact bytes of the cache", nullable=True),
+        Column("predicted_bytes", "float64", "the same by theory; null for a library's cache", nullable=True),
+        _EFFECTIVE,
+        Column("peak_bytes", "int64", "most memory while the cache was filled and written to", nullable=True),
+        *SPREAD,
+        _DTYPE,
+        _DEVICE,
+        _REASON,
+    ),
+    key=("model", "scheme", "policy", "prompt_tokens"),
+)
+
 KV_CACHE = Table(
     path="summary/kv_cache.parquet",
     meaning="What every policy costs and takes, with 95 % intervals, paired against the float cache on the same texts.",
     columns=(
-        Column("model", "string", "model name in the configuration"),
+        _MODEL,
         _SCHEME,
-        Column("policy", "string", "policy name in the configuration"),
+        _POLICY,
+        Column("place", "int64", "place of the policy in the configuration, from 0"),
+        Column("feature", "string", "what bits are chosen by; null where all tokens have the same", nullable=True),
+        Column("library", "string", "library that keeps the cache; null where we do", nullable=True),
+        Column("keys", "string", "whether grids of keys are per token or per channel; null without", nullable=True),
+        Column("group_size", "int64", "values that share a grid; null without", nullable=True),
         Column("bits", "float64", "bits of a code, on average; null where nothing is rounded", nullable=True),
-        Column("effective_bits", "float64", f"mean over windows: {_EFFECTIVE}", nullable=True),
+        Column("effective_bits", "float64", "mean over windows of what is stored for each number", nullable=True),
         Column("windows", "int64", "windows of text"),
         Column("nll", "float64", "mean negative log-likelihood of a token, in nats", nullable=True),
         Column("nll_change", "float64", "the same less that with a float cache", nullable=True),
@@ -146,7 +178,7 @@ CACHE_PAIRS = Table(
     path="summary/kv_cache_pairs.parquet",
     meaning="Policies that choose bits, each against others with the same bits on average, paired on the same texts.",
     columns=(
-        Column("model", "string", "model name in the configuration"),
+        _MODEL,
         _SCHEME,
         Column("policy", "string", "policy that chooses bits"),
         Column("against", "string", "policy with the same average, or the same bits for all tokens"),
@@ -156,9 +188,9 @@ CACHE_PAIRS = Table(
         Column("kl_change", "float64", "the same of the KL divergence from the float cache"),
         Column("kl_change_low", "float64", "lower end of its interval"),
         Column("kl_change_high", "float64", "upper end of its interval"),
-        Column("accuracy_change", "float64", "the same of the share of right answers"),
-        Column("accuracy_change_low", "float64", "lower end of its interval, over questions"),
-        Column("accuracy_change_high", "float64", "upper end of its interval"),
+        Column("accuracy_change", "float64", "the same of the share of right answers", nullable=True),
+        Column("accuracy_change_low", "float64", "lower end of its interval, over questions", nullable=True),
+        Column("accuracy_change_high", "float64", "upper end of its interval", nullable=True),
         Column("effective_bits_change", "float64", "the same of effective bits; what a fair comparison keeps at 0"),
     ),
     key=("model", "scheme", "policy", "against"),

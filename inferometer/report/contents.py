@@ -17,6 +17,7 @@ from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
+from inferometer.report.kv_cache import kv_cache
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
 from inferometer.rotation.tables import BASIS, PATHS
@@ -183,8 +184,8 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
 
 def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
     uses: dict[str, list[str]] = {}
-    for chapter in ("calibration", "evaluation", "kv_cache"):
-        uses.setdefault(config[chapter]["corpus"], []).append(chapter)
+    for chapter, name in (("calibration", "calibration"), ("evaluation", "evaluation"), ("kv_cache", "KV cache")):
+        uses.setdefault(config[chapter]["corpus"], []).append(name)
     uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
     entries = {name: config["corpora"][name] for name in uses}
     return [
@@ -269,6 +270,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         ),
         "fundamentals": fundamentals(config, results, printed),
         "profiling": profiling(config, results, printed),
+        "kv_cache": kv_cache(config, results, printed),
         "generation": generation(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),

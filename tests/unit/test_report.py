@@ -25,6 +25,7 @@ from inferometer.report.page import render
 from inferometer.runs import RUN
 from inferometer.tables import read_table, write_table
 from tests.synthetic import (
+    CACHE_FIGURES,
     COSTS,
     EVERY,
     GENERATION_FIGURES,
@@ -173,9 +174,9 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + GENERATION_FIGURES + 2, (
+    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2, (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
-        "search, three of capacity, those of profiling, and two of the fundamentals"
+        "search, three of capacity, those of profiling, KV caches and generation, and two of the fundamentals"
     )
     assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
@@ -240,6 +241,8 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "tiny-llama reads a prompt of 800 tokens at 820 tokens a second as fp in float32 on this machine",
         "tiny-llama writes after 800 tokens at 10.2 tokens a second as fp in float32 on this machine",
         "A KV cache makes tiny-llama write 5 tokens after 1,000 5.00 times as fast",
+        "tiny-llama with its KV cache on 4 bits (static-4) holds 14.7 % of the float cache's bytes after 2,048 tokens",
+        "Should uncertain tokens get more bits? Entropy tells something of what matters, but mixing widths by it shows",
         "tiny-llama, writing greedily, repeats itself in 81 % of a stretch of 64 tokens at worst",
     ]
     assert len(answers) == len(starts)
@@ -415,6 +418,29 @@ def test_times_and_bytes_stand_beside_theory_and_the_studies(page: str) -> None:
     assert shown[0][0][-1] == "0", "no sample is contaminated"
 
 
+def test_caches_on_few_bits_have_their_bytes_costs_and_verdicts(page: str) -> None:
+    text = unescape(_section(page, "kv_cache"))
+    for said in (
+        "static-4 13.2 MiB (14.7 %)",
+        "static-3 raises the perplexity by 1.36 % [1.19 % to 1.52 %], with a KL divergence of 0.027 [0.024, 0.030]",
+        "entropy is worse than static-3 by divergence: 0.013 nats [0.012, 0.015]",
+        "entropy is better than random by divergence",
+        "quanto-4 stores 6.50 bits for each number where static-4 stores 4.70",
+        "Under w8a8-integer not everything could be measured of quanto-4: the library optimum-quanto can't be",
+        "time rose from 26.754 to 35.667 s (33 % more)",
+        "would need 6,428 tokens to fill 296.2 MB",
+        "Equal memory of its static and its dynamic policy shows that nothing was stored on fewer bits",
+        "35.8 % is no share of 200 questions",
+    ):
+        assert said in text
+    lengths, policies, pairs, studies = (_body(table) for table in _tables(page, "kv_cache"))
+    assert [len(lengths), len(policies), len(pairs)] == [2 * 7 * 3, 2 * 7, 2 * 3]
+    assert policies[0][:4] == ["float", "fp", "the model's dtype", "32.0"]
+    assert policies[4][2] == "by entropy, 3 bits on average; keys per channel, groups of 64"
+    assert len(policies[-1]) == 4, "a reason in place of numbers"
+    assert [row[4] for row in studies] == ["static-4, fp", "entropy, fp", "entropy, w8a8-integer"]
+
+
 def test_what_tokens_are_to_the_model_is_told_beside_the_study(page: str) -> None:
     text = " ".join(unescape(re.sub(r"<[^>]*>", " ", page.replace("&lt;b&gt;", "").replace("&lt;/b&gt;", ""))).split())
     assert "After “tale” the mean entropy is 1.50 nats over the first 64 tokens and 0.322 over the last 64" in text
@@ -500,7 +526,9 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + GENERATION_FIGURES + 2 + ("w4a4" in schemes)
+    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2 + (
+        "w4a4" in schemes
+    )
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:
