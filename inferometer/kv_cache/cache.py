@@ -15,7 +15,7 @@ from transformers.cache_utils import CacheLayerMixin, get_layer_types_and_kwargs
 
 from inferometer.errors import InferometerError
 from inferometer.kv_cache.packing import WIDTHS
-from inferometer.kv_cache.states import FLOAT, Order, PackedStates, Run
+from inferometer.kv_cache.states import FLOAT, ROOM_TOKENS, Order, PackedStates, Run
 
 KEEPS_ALL = {"full_attention", "sliding_attention", "chunked_attention"}  # the mask hides what lies beyond a window
 
@@ -65,8 +65,9 @@ class Packing:
                 f"groups of {group} do not divide the {channels} channels of a head; choose another `group_size`."
             )
         per_channel = self.keys == "per_channel"
-        keys = PackedStates(self.group_size if per_channel else group, per_channel=per_channel)
-        return keys, PackedStates(group, per_channel=False)
+        room = ROOM_TOKENS if self.unit == 1 else 1  # what comes in whole groups seldom moves the rest
+        keys = PackedStates(self.group_size if per_channel else group, per_channel=per_channel, room_tokens=room)
+        return keys, PackedStates(group, per_channel=False, room_tokens=room)
 
 
 class PackedLayer(CacheLayerMixin):

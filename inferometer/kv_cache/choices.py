@@ -44,13 +44,13 @@ def _beginning(prompts: Sequence[Prompt]) -> list[int]:
 def _score(model: PreTrainedModel, session: Session, prompt: Prompt, *, packs: bool) -> list[float]:
     """Log-likelihood in nats of each ending behind the last token of a context whose others are stored.
 
-    The endings share a pass where the model `packs`; of a copy of the session each time, since reading stores.
+    The endings share a pass where the model `packs`, which uses the session up; else each gets a copy of it.
     """
     last = prompt.context[-1:]
     ways = [prompt] if packs else [Prompt(prompt.context, [ending], [0]) for ending in prompt.endings]
     scores = []
     for way in ways:
-        own = session.copy().cache
+        own = session.cache if packs else session.copy().cache
         batch = shared_row([Prompt(last, way.endings, list(range(len(way.endings))))])
         assert batch.segments is not None
         segments = batch.segments.to(model.device)
@@ -96,5 +96,6 @@ def score_questions(
         for policy in policies:
             session = begun[policy.name].copy()
             session.fill(context)
-            found[policy.name] = _score(model, session, prompt, packs=packs), session.sizes
+            sizes = session.sizes
+            found[policy.name] = _score(model, session, prompt, packs=packs), sizes
         yield prompt, found

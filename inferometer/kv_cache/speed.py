@@ -17,7 +17,7 @@ from inferometer.timing import READY, WHOLE, Enough, Phase, interleaved_phases
 
 Rows = list[dict[str, Any]]
 
-NEW_TOKENS = 3  # written while the peak is watched, and by each sample
+NEW_TOKENS = 2  # written while the peak is watched, and by each sample
 
 
 @dataclass
@@ -52,8 +52,7 @@ def _weigh(model: PreTrainedModel, policy: Policy, context: Context, device: Dev
     sizes = arm.session.sizes
     arm.write(model, NEW_TOKENS)
     device.synchronize()
-    peak = device.peak_memory_bytes() - before
-    return _filled(model, policy, context), {**sizes, "peak_bytes": peak, "reason": None}
+    return arm, {**sizes, "peak_bytes": device.peak_memory_bytes() - before, "reason": None}
 
 
 def _work(model: PreTrainedModel, filled: _Arm) -> Iterator[Phase]:

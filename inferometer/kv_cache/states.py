@@ -8,7 +8,7 @@ from torch import Tensor
 from inferometer.kv_cache.packing import PLANES, coded, grid_of, grouped, packed, shares_of, unpacked
 
 FLOAT = 0  # in place of a number of bits: the token stays in the model's dtype
-ROOM_TOKENS = 8  # by which storage grows: few copies as tokens come, and little that stands empty
+ROOM_TOKENS = 8  # by which storage grows: few copies as single tokens come, and little that stands empty
 
 Run = tuple[int, int]  # bits, and how many neighbouring tokens have them
 
@@ -136,14 +136,15 @@ def _put(target: Tensor, place: slice | Tensor, source: Tensor) -> None:
 class PackedStates:
     """States [batch, heads, tokens, channels] whose tokens have widths of their own; see packing.Grid.
 
-    Tokens are added in multiples of `unit`. Those of width FLOAT are kept as they are.
+    Tokens are added in multiples of `unit`. Those of width FLOAT are kept as they are. Storage grows by `room_tokens`.
     """
 
-    def __init__(self, group: int, *, per_channel: bool) -> None:
+    def __init__(self, group: int, *, per_channel: bool, room_tokens: int = ROOM_TOKENS) -> None:
         self.unit = group if per_channel else 1
         self._group = group
         self._per_channel = per_channel
-        self._zero_point, self._span = (Rows(max(ROOM_TOKENS // self.unit, 1)) for _ in range(2))
+        self._room_tokens = room_tokens
+        self._zero_point, self._span = (Rows(max(room_tokens // self.unit, 1)) for _ in range(2))
         self._planes: dict[int, list[Rows]] = {}
         self._channels = 0
 
@@ -173,7 +174,7 @@ class PackedStates:
 
     def _planes_of(self, bits: int) -> list[Rows]:
         planes = 1 if bits == FLOAT else len(PLANES[bits])
-        return self._planes.setdefault(bits, [Rows(ROOM_TOKENS) for _ in range(planes)])
+        return self._planes.setdefault(bits, [Rows(self._room_tokens) for _ in range(planes)])
 
     def write_to(self, out: Tensor, order: Order) -> None:
         """Write what is held to `out` [batch, heads, tokens, channels], by the arithmetic of float32."""
