@@ -360,7 +360,7 @@ def new_study(folder: Path, place: Place) -> Study:
         "kv_cache": {
             "policies": {
                 "static-4": {"bits": 4, "group_size": 8},
-                "entropy": {"feature": "entropy", "widths": [2, 3, 4], "average_bits": 3, "group_size": 8},
+                "entropy": {"feature": "entropy", "widths": [2, 4, 8], "average_bits": 4, "group_size": 8},
             },
             "schemes": {"fp": list(CACHE_POLICIES), "nf4-bnb": ["float", "entropy"]},
             "corpus": "evaluation-text",

@@ -36,6 +36,16 @@ from inferometer.evaluation.tables import (
 from inferometer.evaluation.tables import WINDOWS as SCORES
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
 from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED, WRITTEN
+from inferometer.kv_cache.tables import (
+    CACHE_CHOICES,
+    CACHE_LATENCY,
+    CACHE_LENGTHS,
+    CACHE_MEMORY,
+    CACHE_PAIRS,
+    CACHE_PERPLEXITY,
+    CACHE_TRACE,
+    KV_CACHE,
+)
 from inferometer.manifest import Manifest
 from inferometer.profiling.tables import (
     BASELINE,
@@ -58,6 +68,8 @@ from inferometer.tables import Table, read_table, records
 from tests.tiny import tiny_texts
 from tests.workflow.conftest import Finished
 from tests.workflow.snakemake_runs import (
+    CACHE_POLICIES,
+    CHOOSING,
     ITEMS,
     ROTATED,
     SEARCHED,
@@ -127,6 +139,21 @@ TABLES: dict[str, Table] = {
     "summary/memory.parquet": SLOPES,
     "summary/cache.parquet": CACHE_SPEED,
     "summary/kernels.parquet": KERNEL_SPEED,
+    **{
+        f"tiny/kv_cache/{policy}/{name}.parquet": table
+        for policy in CACHE_POLICIES
+        for name, table in (
+            ("perplexity", CACHE_PERPLEXITY),
+            ("choices", CACHE_CHOICES),
+            ("latency", CACHE_LATENCY),
+            ("memory", CACHE_MEMORY),
+        )
+    },
+    **{f"tiny/kv_cache/{policy}/trace.parquet": CACHE_TRACE for policy in CHOOSING},
+    "tiny/kv_cache/run.parquet": RUN,
+    "summary/kv_cache.parquet": KV_CACHE,
+    "summary/kv_cache_lengths.parquet": CACHE_LENGTHS,
+    "summary/kv_cache_pairs.parquet": CACHE_PAIRS,
     "tiny/generation/written.parquet": WRITTEN,
     "tiny/generation/features.parquet": FEATURES,
     "tiny/generation/insertions.parquet": INSERTIONS,

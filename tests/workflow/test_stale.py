@@ -63,6 +63,9 @@ CALIBRATION_FIGURES = {
     "plot_surfaces tiny/weight",
 }
 AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | ALL_SMOOTHED | evaluated(*SMOOTHED)
+CACHE_FIGURES = {f"plot_cache_{figure} tiny" for figure in ("accuracy", "bytes", "bits")}
+TRACED = {"trace_caches tiny", "plot_cache_bits tiny"}  # from a prompt of its own
+CACHES = {"compare_caches tiny", "trace_caches tiny", "summarize_kv_cache"} | CACHE_FIGURES
 GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
 AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
 GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
@@ -87,6 +90,7 @@ ALL_FIGURES = (
     | PROFILE_FIGURES
     | BASELINE_FIGURE
     | GENERATION_FIGURES
+    | CACHE_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
@@ -98,6 +102,7 @@ ONE_MODEL = (
     | CALIBRATION_FIGURES
     | PROFILED_TINY
     | GENERATION
+    | CACHES
 )
 
 
@@ -265,7 +270,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_CALIBRATION
         | (PROFILED_TINY - {"profile_latency tiny", "profile_kernels tiny"})
         | AFTER_PROFILING
-        | GENERATION,
+        | GENERATION
+        | CACHES,
     ),
     "the lengths of prompts that are timed": (
         configured(setting([2, 4, 8], "profiling", "latency", "prompt_tokens")),
@@ -278,6 +284,15 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "a prompt of the baseline": (
         configured(setting("word1", "profiling", "baseline", "prompts", "code")),
         {"profile_baseline tiny", "summarize_runs", "report"} | BASELINE_FIGURE,
+    ),
+    "the bits of a cache policy": (
+        configured(setting(8, "kv_cache", "policies", "static-4", "bits")),
+        {"compare_caches tiny", "summarize_kv_cache", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
+        | {"summarize_runs", "report"},
+    ),
+    "the text that is written under cache policies": (
+        configured(setting(7, "kv_cache", "trace", "new_tokens")),
+        {"trace_caches tiny", "plot_cache_bits tiny", "report"},
     ),
     "the words that do not belong": (
         configured(setting(["cloud"], "generation", "insertions", "words", "common")),
@@ -299,7 +314,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | {"summarize_ranges"}
         | AFTER_PROFILING
         | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
-        | {"plot_insertions tiny"},
+        | {"plot_insertions tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -330,11 +345,17 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that rounds with compensation": (
         checked_out(edited("inferometer/quantization/gptq.py", other_result)),
-        EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING,
+        EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING | (CACHES - TRACED),
     ),
     "a function that says how far rounded values are off": (
         checked_out(edited("inferometer/quantization/noise.py", other_result)),
-        {"rotate tiny/0"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING,
+        {"rotate tiny/0"}
+        | EVALUATED
+        | SENSITIVITY
+        | AFTER_EVALUATION
+        | ROUNDS_AND_PROFILES
+        | AFTER_PROFILING
+        | (CACHES - TRACED),
     ),
     "a function that only single layers use": (
         checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
@@ -370,7 +391,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_DIGITS
         | PROFILED_TINY
         | PROFILED_SHAPE
-        | AFTER_PROFILING,
+        | AFTER_PROFILING
+        | CACHES - TRACED,
     ),
     "a function that fits lines and knees": (
         checked_out(edited("inferometer/profiling/fits.py", lambda text: f"{text}\n\nROWS = 1\n")),
@@ -407,11 +429,11 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | GENERATION,
+        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | GENERATION | CACHES - TRACED,
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION,
+        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION | (CACHES - TRACED),
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),

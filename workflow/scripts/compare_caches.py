@@ -1,5 +1,6 @@
 """Score, weigh and time every cache policy on one model, under each scheme of its weights."""
 
+import gc
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ with job(snakemake.log[0]) as stopwatch:
         texts = read_texts(manifest, checkpoint, tokenizer, Path(inputs.corpus), sets, settings)
     measured: dict[str, dict[str, Measured]] = {name: {} for name in policies}
     with subjects(params.schemes, [params.dtype], [manifest.layers], partial(load, device)) as own:
+        gc.freeze()  # what is there now stays to the end, and need not be looked at whenever memory is trimmed
         device.reset_peak_memory()
         enough = Enough(settings["repetitions"], settings["seconds"])
         with stopwatch.phase("compute"):
