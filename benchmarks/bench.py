@@ -2,7 +2,8 @@
 
 `make bench` prints the throughput of calibration and evaluation beside that of a plain forward pass of the same model
 on the same text, the memory that calibration adds to the weights, the time of the default study from nothing to its
-report, split into model arithmetic and everything else, with that of a second run, and the speed of integer layers.
+report, split into model arithmetic and everything else, with that of a second run, the speed of integer layers, and
+what KV caches on few bits take and cost.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.integer import bench_integer_layers, bench_integer_model, seconds_by_round
+from benchmarks.kv_cache import bench_caches
 from inferometer.calibration.calibrate import calibrate
 from inferometer.device import choose_device
 from inferometer.evaluation.perplexity import score_windows
@@ -46,11 +49,22 @@ def _plain_forward(model: PreTrainedModel, windows: list[Tensor]) -> None:
             model(window.to(model.device))
 
 
+def _default() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def _sources(study: Path) -> Path:
+    """Where the default study keeps its one model with weights."""
+    config = _default()
+    name: str
+    [name] = [name for name in config["study"]["models"] if config["models"][name]["source"] != "architecture"]
+    return study / "results" / name / "sources"
+
+
 def bench_throughput(study: Path) -> None:
     """Print the tokens/s of each step over those of the plain forward pass; the arms take turns, round by round."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    [name] = config["study"]["models"]
-    folder = study / "results" / name / "sources"
+    config, folder = _default(), _sources(study)
     manifest, device = Manifest.read(folder / "model.json"), choose_device("auto")
     corpus = study / "results/sources/corpora" / f"{config['calibration']['corpus']}.parquet"
     settings = {**config["calibration"], "max_windows": WINDOWS}
@@ -113,6 +127,8 @@ def bench_study(study: Path) -> None:
     print(f"\nThe default study from nothing to its report: {walls[0]:.0f} s (wanted: at most 900 s)")
     print(f"  all {len(evaluations)} schemes together         {all_schemes:6.0f} s   (wanted: at most 300 s)")
     print(f"  all profiling jobs together         {profiled:6.0f} s   (wanted: at most 180 s)")
+    caches = sum(seconds for job, seconds in jobs.items() if job.startswith(("compare_caches", "trace_caches")))
+    print(f"  KV caches                           {caches:6.0f} s   (wanted: at most 180 s)")
     print(f"  longest search for alpha, over calibration {search_over_calibration:5.2f} (wanted: at most 3)")
     print(f"  model arithmetic and statistics {arithmetic:6.0f} s")
     print(f"  imports in measuring jobs       {runs['startup_s'].sum():6.0f} s")
@@ -138,8 +154,8 @@ def main() -> None:
             bench_study(study)
         bench_throughput(study)
         bench_integer_layers()
-        [name] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["study"]["models"]
-        bench_integer_model(study / "results" / name / "sources")
+        bench_integer_model(_sources(study))
+        bench_caches(_sources(study))
 
 
 if __name__ == "__main__":
