@@ -89,7 +89,7 @@ class PackedLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.order.runs = []
+        self.order.clear()
         self._packed = self._waiting = None
         self.is_initialized = False
 

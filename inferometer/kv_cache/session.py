@@ -74,7 +74,7 @@ def read_context(model: PreTrainedModel, tokens: Tensor, features: set[str], pas
 
     They are read in pieces, since logits take a vocabulary for each; the saliency of a token is that for its piece.
     """
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()  # without the configuration it keeps all tokens, also where attention slides
     for index, (keys, values) in enumerate(past.states if past else []):
         cache.update(keys, values, index)
     before = past.logits if past else None

@@ -50,22 +50,21 @@ class Rows:
 
 
 class Order:
-    """The widths of packed tokens in the order of the text, as runs of neighbours that share one."""
+    """The widths of packed tokens in the order of the text, as runs of neighbours that share one.
+
+    `tokens` are packed, and `widths` are the different ones, in the order in which they came.
+    """
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all tokens."""
         self.runs: list[Run] = []
+        self.tokens = 0
+        self.widths: list[int] = []
         self._places: dict[int, slice | Tensor] = {}
         self._steps: Tensor | None = None
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens are packed."""
-        return sum(count for _, count in self.runs)
-
-    @property
-    def widths(self) -> list[int]:
-        """Different widths, in the order in which they came."""
-        return list(dict.fromkeys(bits for bits, _ in self.runs))
 
     def extend(self, runs: Iterable[Run], device: torch.device) -> None:
         """Add tokens behind the others."""
@@ -98,9 +97,10 @@ class Order:
         self.extend([(fewer, count), (bits, later[0][1] - count), *later[1:]], device)
 
     def _index(self, device: torch.device) -> None:
-        single = len({bits for bits, _ in self.runs}) == len(self.runs)  # each width in one piece
+        self.tokens = sum(count for _, count in self.runs)
+        self.widths = list(dict.fromkeys(bits for bits, _ in self.runs))
         self._places, self._steps, start = {}, None, 0
-        if single:
+        if len(self.widths) == len(self.runs):  # each width in one piece
             for bits, count in self.runs:
                 self._places[bits] = slice(start, start + count)
                 start += count

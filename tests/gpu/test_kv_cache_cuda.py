@@ -43,7 +43,7 @@ def test_a_model_writes_with_a_packed_cache() -> None:
     tokens = torch.randint(2, 64, (1, 40), device=device.torch_device)
     cache = PackedCache(model.config, Packing(bits=4, group_size=8))
     ways: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-    written: Any = model.generate(tokens, past_key_values=cache, **ways)  # type: ignore[operator]
+    written = model.generate(tokens, past_key_values=cache, **ways)
     assert written.shape[1] <= 48
     assert held_bytes(cache) > 0
     session, context = Session(model, Policy.of("entropy", ENTROPY)), read_context(model, tokens[:, :20], {"entropy"})

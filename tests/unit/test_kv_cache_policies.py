@@ -160,6 +160,19 @@ def test_copies_of_a_session_go_their_own_ways() -> None:
         assert torch.isfinite(torch.cat(again)).all()
 
 
+def test_all_tokens_of_a_context_are_kept_where_attention_slides() -> None:
+    model, tokens = tiny_model("gemma2"), tokens_of(60)  # a window of 32
+    context = read_context(model, tokens[:, :50], set())
+    assert {keys.shape[2] for keys, _ in context.states} == {50}
+    with torch.no_grad():
+        expected = model(tokens).logits[0, 49:-1]
+    for policy in (FLOAT_CACHE, static(8)):
+        session = Session(model, policy)
+        session.fill(context)
+        found = torch.cat(list(follow(model, session, tokens[:, 50:], context.logits, 3)))
+        assert torch.allclose(found, expected, atol=5e-2 * float(expected.abs().max()))
+
+
 def test_a_context_read_in_two_parts_is_the_context_read_at_once() -> None:
     model, tokens = tiny_model(), tokens_of(24)
     whole = read_context(model, tokens, {"entropy"})
