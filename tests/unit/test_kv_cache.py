@@ -251,15 +251,23 @@ def test_tokens_keep_their_places_whatever_their_bits(bits: list[int], per_chann
             assert error <= (0 if width == FLOAT else 30 / (2**width - 1))
 
 
-def test_a_token_of_more_bits_is_nearer_to_what_it_was_than_its_neighbours_in_one_group() -> None:
-    values, order, store = states(8), Order(), PackedStates(8, per_channel=True)
-    runs = [(2, 4), (8, 4)]
-    store.append(values, runs)
-    order.extend(runs, values.device)
-    out = torch.empty_like(values)
-    store.write_to(out, order)
-    errors = (out - values).abs().amax(dim=(0, 1, 3))
-    assert float(errors[4:].max()) < float(errors[:4].max()) / 20
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_tokens_of_mixed_widths_lie_where_their_own_width_alone_would_have_put_them(per_channel: bool) -> None:
+    values = states(16)
+
+    def stored(runs: list[tuple[int, int]]) -> Tensor:
+        order, store, out = Order(), PackedStates(8, per_channel=per_channel), torch.empty_like(values)
+        store.append(values, runs)
+        order.extend(runs, values.device)
+        store.write_to(out, order)
+        return out
+
+    runs = [(2, 3), (8, 2), (3, 4), (2, 1), (4, 6)]
+    mixed, start = stored(runs), 0
+    for bits, count in runs:
+        place = slice(start, start + count)
+        assert torch.allclose(mixed[:, :, place], stored([(bits, 16)])[:, :, place], atol=1e-5)
+        start += count
 
 
 def test_demoted_tokens_lie_where_their_own_bits_would_have_put_them() -> None:
