@@ -78,19 +78,36 @@ def _eager(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-@torch.inference_mode()
-def received_attention(model: PreTrainedModel, tokens: Tensor) -> Tensor | str:
-    """The mean weight [tokens] that later tokens give each of tokens [1, tokens], or why that is not known.
+@dataclass(frozen=True)
+class Attention:
+    """How much later tokens look at each token of a pass, and the logits [tokens, vocabulary] of that pass.
 
-    It is the mean over layers, heads and positions i > j of the attention weight a_ij; NaN for the last token, which
-    none sees yet. The weights of all layers are in memory at once: 4·layers·heads·tokens² bytes in float32.
+    `received` [tokens] is the mean over layers, heads and positions i > j of the attention weight a_ij; NaN for the
+    last token, which none sees yet.
+    """
+
+    received: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def attention(model: PreTrainedModel, tokens: Tensor, cache: Cache | None = None) -> Attention | str:
+    """The attention that tokens [1, tokens] receive from each other, or why that is not known; the cache grows by them.
+
+    The weights of all layers are in memory at once: layers * heads * tokens * tokens seen, in the model's dtype.
     """
     with _eager(model):
-        output: Any = model(tokens, output_attentions=True)
-    weights = [layer[0].float() for layer in output.get("attentions") or () if layer is not None]
+        output: Any = model(tokens, past_key_values=cache, use_cache=cache is not None, output_attentions=True)
+    count = tokens.shape[1]
+    weights = [layer[0, ..., -count:].float() for layer in output.get("attentions") or () if layer is not None]
     if not weights:
         return f"{type(model).__name__} does not give its attention weights"
     by_pair = torch.stack([layer.mean(dim=0) for layer in weights]).mean(dim=0)
-    received = by_pair.tril(diagonal=-1).sum(dim=0)
-    later = torch.arange(tokens.shape[1] - 1, -1, -1, device=received.device)
-    return received / later
+    later = torch.arange(count - 1, -1, -1, device=by_pair.device)
+    return Attention(by_pair.tril(diagonal=-1).sum(dim=0) / later, output.logits[0])
+
+
+def received_attention(model: PreTrainedModel, tokens: Tensor) -> Tensor | str:
+    """What `attention` finds received [tokens] by tokens [1, tokens], or why that is not known."""
+    found = attention(model, tokens)
+    return found if isinstance(found, str) else found.received

@@ -1,6 +1,9 @@
 # Models, corpora and question sets become verified local files. Only these rules use the network.
 
 QUESTION_SETS = config["evaluation"]["choices"]["question_sets"]
+ALL_QUESTION_SETS = list(
+    dict.fromkeys(QUESTION_SETS + config["kv_cache"]["choices"]["question_sets"])
+)
 
 
 wildcard_constraints:
@@ -80,7 +83,7 @@ rule sources:
     input:
         expand(rules.fetch_model.output, model=MODELS),
         expand(rules.fetch_corpus.output, corpus=CORPORA),
-        expand(rules.fetch_questions.output, question_set=QUESTION_SETS),
+        expand(rules.fetch_questions.output, question_set=ALL_QUESTION_SETS),
         expand(
             rules.fetch_images.output,
             image_set=config["fundamentals"]["digits"]["image_set"],

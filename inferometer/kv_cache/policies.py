@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from inferometer.errors import InferometerError
 from inferometer.kv_cache.cache import Packing
 
-Feature = Literal["entropy", "rarity", "saliency", "recency", "sinks", "random"]
+Feature = Literal["entropy", "rarity", "saliency", "received_attention", "recency", "sinks", "random"]
 
 HISTORY = 512  # tokens whose priorities thresholds are taken from
 TOLERANCE = 0.005  # of the budget, by which the average may be off

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel, QuantizedCache
 
-from inferometer.features import entropy, rarity, saliency
+from inferometer.errors import InferometerError
+from inferometer.features import attention, entropy, rarity, saliency
 from inferometer.held import held_bytes
 from inferometer.kv_cache.cache import PackedCache
 from inferometer.kv_cache.policies import Budget, Policy
@@ -58,15 +59,29 @@ def _read(
 ) -> tuple[Tensor, Known]:
     """Logits [tokens, vocabulary] behind tokens [1, tokens], and what is known of them as far as `features` ask."""
     found: dict[str, list[float]] = {}
+    logits: Tensor | None = None
+    if "received_attention" in features:
+        attended = attention(model, tokens, cache)
+        if isinstance(attended, str):
+            raise InferometerError(f"{attended}; leave out policies of the feature received_attention.")
+        logits, found["received_attention"] = attended.logits, _with_newest(attended.received.tolist())
+        if "saliency" in features:
+            cache.crop(-tokens.shape[1])  # to be read again
     if "saliency" in features:
         salient = saliency(model, tokens, cache)
         logits, found["saliency"] = salient.logits, salient.norm.tolist()
-    else:
+    if logits is None:
         with torch.no_grad():
             output: Any = model(tokens, past_key_values=cache, use_cache=True)
         logits = output.logits[0]
     known = _known(logits, tokens[0], before) if features & {"entropy", "rarity"} else {}
     return logits, {**known, **found}
+
+
+def _with_newest(received: list[float]) -> list[float]:
+    """Attention received, where the newest token, which none has seen yet, counts as the mean of the others."""
+    *others, _ = received
+    return [*others, sum(others) / len(others) if others else 0.0]
 
 
 def read_context(model: PreTrainedModel, tokens: Tensor, features: set[str], past: Context | None = None) -> Context:

@@ -238,6 +238,22 @@ BAD: list[tuple[str, object, str, str]] = [
     ("profiling/baseline/prompts", {}, "`profiling.baseline.prompts`", "non-empty"),
     ("profiling/schemes", ["w5"], "`profiling.schemes` names 'w5'", "w8a8-integer"),
     ("profiling/schemes", ["fp", "w8a8"], "`profiling.schemes` names 'w8a8'", "simulated"),
+    # KV caches
+    ("kv_cache/policies/static-4/bits", 5, "`kv_cache.policies.static-4.bits` is 5", "2, 3, 4, 8"),
+    ("kv_cache/policies/quanto-4/bits", 8, "`kv_cache.policies.quanto-4.bits` is 8", "2, 4"),
+    ("kv_cache/policies/entropy/widths", [2, 16], "`kv_cache.policies.entropy.widths[1]` is 16", "2, 3, 4, 8"),
+    ("kv_cache/policies/entropy/feature", "mood", "`kv_cache.policies.entropy.feature` is 'mood'", "recency"),
+    ("kv_cache/policies/entropy/average_bits", 5, "`kv_cache.policies.entropy.average_bits` is 5", "set it between"),
+    ("kv_cache/policies/entropy/bits", 4, "unknown configuration key `kv_cache.policies.entropy.bits`", "widths"),
+    ("kv_cache/policies/static-4/group_size", 4, "`kv_cache.policies.static-4.group_size` is 4", "at least 8"),
+    ("kv_cache/policies/static-4", {"keys": "per_token"}, "`kv_cache.policies.static-4`", "bits"),
+    ("kv_cache/schemes/fp", ["float", "static-5"], "`kv_cache.schemes.fp` names 'static-5'", "static-4"),
+    ("kv_cache/schemes/fp", ["static-4", "float"], "`kv_cache.schemes.fp` must begin with a float cache", "float: {}"),
+    ("kv_cache/schemes/w9", ["float"], "`kv_cache.schemes` names 'w9'", "w8a8-integer"),
+    ("kv_cache/schemes/w8a8", ["float"], "`kv_cache.schemes` names 'w8a8', whose arithmetic is simulated", "engine"),
+    ("kv_cache/corpus", "pile", "`kv_cache.corpus` names 'pile'", "openwebtext, wikipedia"),
+    ("kv_cache/choices/question_sets", ["arc"], "`kv_cache.choices.question_sets` names 'arc'", "mmlu-subset"),
+    ("kv_cache/context_tokens", 320, "`kv_cache.context_tokens` is 320", "set it lower"),
     # local files
     (
         f"models/{MODEL}",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedModel
 
 from inferometer.device import Device
 from inferometer.errors import InferometerError
@@ -31,6 +32,7 @@ ENTROPY = Policy.of("entropy", {"feature": "entropy", "widths": [2, 3, 4], "aver
 RANDOM = Policy.of("random", {"feature": "random", "widths": [2, 3, 4], "average_bits": 3, **GROUP})
 RECENCY = Policy.of("recency", {"feature": "recency", "widths": [2, 4], "average_bits": 3, **GROUP})
 SINKS = Policy.of("sinks", {"feature": "sinks", "widths": [2, 4], "average_bits": 2.5, "sink_tokens": 3, **GROUP})
+ATTENDED = Policy.of("attended", {"feature": "received_attention", "widths": [2, 4], "average_bits": 3, **GROUP})
 SALIENCY = Policy.of("saliency", {"feature": "saliency", "widths": [2, 4], "average_bits": 3, **GROUP})
 
 
@@ -106,7 +108,9 @@ def test_an_average_that_no_mixture_has_is_refused() -> None:
 # Sessions
 
 
-@pytest.mark.parametrize("policy", [ENTROPY, RANDOM, RECENCY, SINKS, SALIENCY], ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "policy", [ENTROPY, RANDOM, RECENCY, SINKS, SALIENCY, ATTENDED], ids=lambda policy: policy.name
+)
 def test_policies_stay_within_their_bits_and_keep_all_tokens(policy: Policy) -> None:
     model, tokens = tiny_model(), tokens_of(60)
     session = Session(model, policy)
@@ -143,6 +147,32 @@ def test_bits_follow_the_entropy_that_the_model_itself_had() -> None:
     session.fill(context)
     bits = np.array(session.bits[1:])
     assert expected.numpy()[bits == 4].mean() > expected.numpy()[bits == 2].mean()
+
+
+def test_features_that_need_passes_of_their_own_leave_one_context_behind() -> None:
+    model, tokens = tiny_model(), tokens_of(24)
+    first = read_context(model, tokens[:, :10], {"entropy"})
+    plain = read_context(model, tokens[:, 10:], {"entropy"}, first)
+    both = read_context(model, tokens[:, 10:], {"entropy", "saliency", "received_attention"}, first)
+    assert both.known["entropy"] == pytest.approx(plain.known["entropy"], abs=1e-3)
+    assert all(
+        torch.allclose(ours[0], theirs[0], atol=1e-4) for ours, theirs in zip(both.states, plain.states, strict=True)
+    )
+    received = both.known["received_attention"]
+    assert len(received) == len(both.known["saliency"]) == 14
+    assert received[-1] == pytest.approx(np.mean(received[:-1]))
+    with torch.no_grad():
+        weights = tiny_attention(model, tokens)
+    expected = weights[10:, 10:].tril(-1).sum(0)[:-1] / torch.arange(13, 0, -1)
+    assert received[:-1] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def tiny_attention(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean attention weights [tokens, tokens] of all layers and heads, read in one pass."""
+    model.set_attn_implementation("eager")
+    weights = model(tokens, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    return torch.stack([layer[0].mean(0) for layer in weights]).mean(0)
 
 
 def test_copies_of_a_session_go_their_own_ways() -> None:
