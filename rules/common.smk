@@ -163,6 +163,27 @@ def profiling_settings(part):
     return settings
 
 
+def cache_settings(wildcards):
+    """What caches are compared on, without the policies themselves."""
+    left_out = ("policies", "trace")
+    return {
+        key: value for key, value in config["kv_cache"].items() if key not in left_out
+    }
+
+
+def cache_policies(names):
+    """Policies by their names, in the order in which their files are written."""
+    return {name: config["kv_cache"]["policies"][name] for name in names}
+
+
+def of_every_cell(table):
+    """A table of every model and policy, in the order of CACHE_CELLS."""
+    return [
+        f"results/{model}/kv_cache/{policy}/{table}.parquet"
+        for model, policy in CACHE_CELLS
+    ]
+
+
 def plain(scheme):
     """The study's scheme with the same grids, not smoothed or rotated and simply rounded, if it has one."""
     entry = dict(config["schemes"][scheme])
@@ -173,6 +194,7 @@ def plain(scheme):
     return next(same, None) if changed else None
 
 
+CACHE_CELLS = [[model, policy] for model in MEASURED for policy in CACHE_POLICIES]
 CELLS = [(model, scheme) for model in MEASURED for scheme in SCHEMES]
 BASES = {
     scheme: base

@@ -1,19 +1,6 @@
 # Caches of keys and values on few bits: what they take, what they cost, and who gets the bits.
 
 
-def cache_settings(wildcards):
-    """What caches are compared on, without the policies themselves."""
-    left_out = ("policies", "trace")
-    return {
-        key: value for key, value in config["kv_cache"].items() if key not in left_out
-    }
-
-
-def cache_policies(names):
-    """Policies by their names, in the order in which their files are written."""
-    return {name: config["kv_cache"]["policies"][name] for name in names}
-
-
 rule compare_caches:
     input:
         manifest="results/{model}/sources/model.json",
@@ -94,17 +81,6 @@ rule trace_caches:
         code=code("trace_caches.py"),
     script:
         "../workflow/scripts/trace_caches.py"
-
-
-CACHE_CELLS = [[model, policy] for model in MEASURED for policy in CACHE_POLICIES]
-
-
-def of_every_cell(table):
-    """A table of every model and policy, in the order of CACHE_CELLS."""
-    return [
-        f"results/{model}/kv_cache/{policy}/{table}.parquet"
-        for model, policy in CACHE_CELLS
-    ]
 
 
 rule summarize_kv_cache:
