@@ -163,14 +163,6 @@ def profiling_settings(part):
     return settings
 
 
-def cache_settings(wildcards):
-    """What caches are compared on, without the policies themselves."""
-    left_out = ("policies", "trace")
-    return {
-        key: value for key, value in config["kv_cache"].items() if key not in left_out
-    }
-
-
 def cache_policies(names):
     """Policies by their names, in the order in which their files are written."""
     return {name: config["kv_cache"]["policies"][name] for name in names}

@@ -47,7 +47,11 @@ rule compare_caches:
             scheme: config["schemes"][scheme]
             for scheme in config["kv_cache"]["schemes"]
         },
-        settings=cache_settings,
+        settings={
+            key: value
+            for key, value in config["kv_cache"].items()
+            if key not in ("policies", "trace")
+        },
         dtype=model_setting("dtype", "auto"),
         device=config["device"],
         code=code("compare_caches.py"),

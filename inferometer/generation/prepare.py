@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from inferometer.generation.insertions import AFTER_TOKENS, encode_words, find_contexts
 from inferometer.manifest import Manifest, check_context
-from inferometer.models import tokenize
-from inferometer.sources.tables import CORPUS
-from inferometer.tables import read_table
+from inferometer.text import corpus_tokens
 from inferometer.writing import encoded
 
 
@@ -39,6 +37,6 @@ def prepare(
     context_tokens, words = insertions["context_tokens"], encode_words(tokenizer, insertions["words"])
     most = max(len(ids) for own in words.values() for ids in own.values())
     check_context(manifest, context_tokens // 2, most + AFTER_TOKENS, "generation.insertions.context_tokens")
-    tokens = tokenize(tokenizer, read_table(CORPUS, corpus)["text"].tolist())
+    tokens = corpus_tokens(tokenizer, corpus)
     contexts = find_contexts(tokenizer, tokens, context_tokens, insertions["contexts"], insertions["corpus"])
     return Prepared(prompts, contexts, words)

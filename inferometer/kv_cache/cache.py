@@ -6,7 +6,7 @@ what follows it in one call never uses what is stored.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from transformers.cache_utils import CacheLayerMixin, get_layer_types_and_kwargs
 from inferometer.errors import InferometerError
 from inferometer.kv_cache.packing import WIDTHS
 from inferometer.kv_cache.states import FLOAT, ROOM_TOKENS, Order, PackedStates, Run
+from inferometer.kv_cache.theory import GROUP_SIZE, KEYS, Keys
 
 KEEPS_ALL = {"full_attention", "sliding_attention", "chunked_attention"}  # the mask hides what lies beyond a window
 
@@ -39,8 +40,8 @@ class Packing:
     """
 
     bits: int | None = None
-    keys: Literal["per_token", "per_channel"] = "per_channel"
-    group_size: int = 64
+    keys: Keys = KEYS
+    group_size: int = GROUP_SIZE
     sink_tokens: int = 0
     recent_tokens: int = 0
 

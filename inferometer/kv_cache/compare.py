@@ -69,13 +69,9 @@ def why_not(model: PreTrainedModel, policy: Policy) -> str | None:
 def refused(reason: str, texts: Texts) -> Measured:
     """The rows of a policy that can't run."""
     lengths = [prompt.shape[1] for prompt in texts.long_prompts]
-    nothing = dict.fromkeys(("cache_bytes", "predicted_bytes", "effective_bits", "peak_bytes"))
     return Measured(
         latency=[{"prompt_tokens": tokens, **refusal(reason)} for tokens in lengths],
-        memory=[
-            {"experiment": "prompt", "index": tokens, "tokens": tokens, **nothing, "reason": reason}
-            for tokens in lengths
-        ],
+        memory=[speed.unweighed(tokens, reason) for tokens in lengths],
     )
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from inferometer.kv_cache.summary import is_float, is_static
 from inferometer.plotting import COLOURS, MUTED, logarithmic_x, logarithmic_y, style
 from inferometer.units import MIB
 
@@ -22,24 +23,16 @@ SHADES = {2: "#c6dbef", 3: "#6baed6", 4: "#2f6db3", 8: "#173e6b", 0: "#b9bec7"} 
 ABOVE = 0.6  # bits by which tokens in the model's dtype are drawn higher than all that are rounded
 
 
-def _is_float(rows: pd.DataFrame) -> pd.Series:
-    return rows["bits"].isna()
-
-
-def _is_static(rows: pd.DataFrame) -> pd.Series:
-    return rows["bits"].notna() & rows["feature"].isna() & rows["library"].isna()
-
-
 def _grids(rows: pd.DataFrame) -> dict[tuple[str, int], str]:
     """A style for each kind of grids on which all tokens have the same bits, in the order of the study."""
-    statics = rows[_is_static(rows)].sort_values("place")
+    statics = rows[is_static(rows)].sort_values("place")
     found = dict.fromkeys(zip(statics["keys"], statics["group_size"].astype(int), strict=True))
     return dict(zip(found, ("o-", "o--", "o:", "o-.") * len(found), strict=False))
 
 
 def _markers(rows: pd.DataFrame) -> dict[str, str]:
     """A marker for each policy that is no float cache and has no line, in the order of the study."""
-    others = rows[~_is_float(rows) & ~_is_static(rows)].sort_values("place")["policy"]
+    others = rows[~is_float(rows) & ~is_static(rows)].sort_values("place")["policy"]
     return {policy: MARKERS[place % len(MARKERS)] for place, policy in enumerate(dict.fromkeys(others))}
 
 
@@ -59,7 +52,7 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame, column: str, scale: float) -> Non
     markers = _markers(rows)
     for scheme, colour in _schemes(rows).items():
         own = rows[rows["scheme"] == scheme]
-        statics = own[_is_static(own)].sort_values("effective_bits")
+        statics = own[is_static(own)].sort_values("effective_bits")
         for (keys, size), form in _grids(rows).items():
             line = statics[(statics["keys"] == keys) & (statics["group_size"] == size)]
             middle, reach = _bars(line, column, scale)
@@ -76,7 +69,7 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame, column: str, scale: float) -> Non
 
 def _name_static(axes: Axes, rows: pd.DataFrame) -> None:
     """Write the bits of a code beside the points of the first scheme's line."""
-    own = rows[(rows["scheme"] == rows["scheme"].iloc[0]) & _is_static(rows)]
+    own = rows[(rows["scheme"] == rows["scheme"].iloc[0]) & is_static(rows)]
     row: Any
     for row in own.itertuples():
         place = row.effective_bits, max(row.kl_divergence, LEAST_DIVERGENCE)
@@ -108,7 +101,7 @@ def plot_accuracy(summary: pd.DataFrame, pairs: pd.DataFrame, model: str) -> Fig
     Left the divergence of predictions from those with a float cache, in the middle the change of right answers;
     policies with the same bits for all tokens are joined by a line. Right the pairs.
     """
-    rows = summary[(summary["model"] == model) & summary["kl_divergence"].notna() & ~_is_float(summary)]
+    rows = summary[(summary["model"] == model) & summary["kl_divergence"].notna() & ~is_float(summary)]
     with style():
         figure, (left, right, beside) = plt.subplots(1, 3, figsize=(12, 4.6))
         _draw_pairs(beside, pairs[pairs["model"] == model], _schemes(rows))
@@ -160,7 +153,7 @@ def plot_bytes(lengths: pd.DataFrame, summary: pd.DataFrame, model: str) -> Figu
     own, every = (table[table["model"] == model] for table in (lengths, summary))
     every = every[every["scheme"] == every["scheme"].iloc[0]]
     own = own[(own["scheme"] == every["scheme"].iloc[0]) & own["cache_bytes"].notna()]
-    base = own[own["policy"].isin(every[_is_float(every)]["policy"])].set_index("prompt_tokens")["cache_bytes"]
+    base = own[own["policy"].isin(every[is_float(every)]["policy"])].set_index("prompt_tokens")["cache_bytes"]
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
         for policy, colour, marker in _forms(every[every["policy"].isin(own["policy"])]):

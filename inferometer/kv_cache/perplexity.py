@@ -1,7 +1,6 @@
 """Perplexity with the cache in the loop: every step of a text is predicted from what is stored of all before it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -10,17 +9,7 @@ from transformers import PreTrainedModel
 
 from inferometer.evaluation.divergence import kl_divergence
 from inferometer.kv_cache.policies import Policy
-from inferometer.kv_cache.session import Context, Session, features_of, follow, read_context
-
-Rows = list[dict[str, Any]]
-
-
-def _log_probabilities(
-    model: PreTrainedModel, session: Session, context: Context, tokens: Tensor, step_tokens: int
-) -> Iterator[Tensor]:
-    """Log-probabilities [step, vocabulary] with which each step of tokens [1, tokens] after a context is predicted."""
-    for logits in follow(model, session, tokens, context.logits, step_tokens):
-        yield logits.float().log_softmax(dim=-1)
+from inferometer.kv_cache.session import Session, features_of, follow, read_context
 
 
 def score_window(
@@ -44,7 +33,8 @@ def score_window(
         session = Session(model, policy)
         session.fill(context)
         parts = []
-        for step, predicted in enumerate(_log_probabilities(model, session, context, rest, step_tokens)):
+        for step, logits in enumerate(follow(model, session, rest, context.logits, step_tokens)):
+            predicted = logits.float().log_softmax(dim=-1)
             if policy is policies[0]:
                 expected.append(predicted)
             wanted = rest[0, step * step_tokens :][: len(predicted)]

@@ -13,10 +13,11 @@ from transformers import Cache, DynamicCache, PreTrainedModel, QuantizedCache
 
 from inferometer.errors import InferometerError
 from inferometer.features import attention, entropy, rarity, saliency
+from inferometer.heads import heads_of
 from inferometer.held import held_bytes
 from inferometer.kv_cache.cache import PackedCache
 from inferometer.kv_cache.policies import Budget, Policy
-from inferometer.kv_cache.theory import Heads, packed_bytes
+from inferometer.kv_cache.theory import Kept, packed_bytes
 
 PIECE_TOKENS = 512  # of a context that is read at once
 
@@ -119,9 +120,8 @@ class Session:
         self.budget = Budget(policy.widths, policy.average_bits) if policy.average_bits is not None else None
         self._random = Random(policy.seed)
         text = model.config.get_text_config()
-        channels = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        self._heads = Heads(text.num_hidden_layers, kv_heads, channels, model.dtype.itemsize)
+        heads = heads_of(text.to_dict(), f"the configuration of {type(model).__name__}")
+        self._kept = Kept(text.num_hidden_layers, heads, model.dtype.itemsize)
 
     def copy(self) -> "Session":
         """A session that goes on from here by itself.
@@ -139,7 +139,7 @@ class Session:
             "tokens": self.tokens,
             "cache_bytes": held,
             "predicted_bytes": self._predicted_bytes,
-            "effective_bits": 8 * held / (self.tokens * self._heads.numbers_per_token),
+            "effective_bits": 8 * held / (self.tokens * self._kept.numbers_per_token),
         }
 
     @property
@@ -148,17 +148,17 @@ class Session:
         if self.policy.library:
             return None
         if packing is None or bits is None:
-            return self.tokens * self._heads.numbers_per_token * self._heads.float_bytes
+            return self.tokens * self._kept.numbers_per_token * self._kept.float_bytes
         floats = min(packing.sink_tokens + packing.recent_tokens, self.tokens)
         return (
             packed_bytes(
-                self._heads,
+                self._kept,
                 self.tokens - floats,
                 bits,
                 group_size=packing.group_size,
                 per_channel=packing.keys == "per_channel",
             )
-            + floats * self._heads.numbers_per_token * self._heads.float_bytes
+            + floats * self._kept.numbers_per_token * self._kept.float_bytes
         )
 
     @property
@@ -177,7 +177,7 @@ class Session:
 
         `before` [vocabulary] are the logits that predicted the first of them.
         """
-        logits, known = _read(model, tokens, self.cache, before, {str(self.policy.feature)})
+        logits, known = _read(model, tokens, self.cache, before, features_of([self.policy]))
         self._store(tokens.shape[1], known)
         return logits
 

@@ -52,7 +52,9 @@ def _weigh(model: PreTrainedModel, policy: Policy, context: Context, device: Dev
     sizes = arm.session.sizes
     arm.write(model, NEW_TOKENS)
     device.synchronize()
-    return arm, {**sizes, "peak_bytes": device.peak_memory_bytes() - before, "reason": None}
+    peak = device.peak_memory_bytes() - before
+    place = {"experiment": "prompt", "index": context.tokens.shape[1]}
+    return arm, {**place, **sizes, "peak_bytes": peak, "reason": None}
 
 
 def _work(model: PreTrainedModel, filled: _Arm) -> Iterator[Phase]:
@@ -63,9 +65,10 @@ def _work(model: PreTrainedModel, filled: _Arm) -> Iterator[Phase]:
     yield WHOLE, NEW_TOKENS
 
 
-def _unweighed(tokens: int, reason: str) -> dict[str, Any]:
+def unweighed(tokens: int, reason: str) -> dict[str, Any]:
+    """The columns of CACHE_MEMORY for a prompt whose cache could not be weighed."""
     nothing = dict.fromkeys(("cache_bytes", "predicted_bytes", "effective_bits", "peak_bytes"))
-    return {"tokens": tokens, **nothing, "reason": reason}
+    return {"experiment": "prompt", "index": tokens, "tokens": tokens, **nothing, "reason": reason}
 
 
 def measure(
@@ -86,8 +89,8 @@ def measure(
         except (RuntimeError, MemoryError) as error:
             reason = why_no_memory(error)
             latency[policy.name].append(refusal(reason))
-            row = _unweighed(tokens, reason)
-        memory[policy.name].append({"experiment": "prompt", "index": tokens, **row})
+            row = unweighed(tokens, reason)
+        memory[policy.name].append(row)
     works = {name: partial(_work, model, arm) for name, arm in arms.items()}
     with torch.no_grad():
         for sample in interleaved_phases(works, enough, device):

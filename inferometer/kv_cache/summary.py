@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from inferometer.evaluation.choices_summary import IDENTITY, correct_items
 from inferometer.intervals import bootstrap_mean
 from inferometer.kv_cache.tables import CACHE_PAIRS
+from inferometer.kv_cache.theory import GROUP_SIZE, KEYS
 from inferometer.samples import best_samples, spread
 
-KEYS, GROUP_SIZE = "per_channel", 64  # of entries that leave them out, as in cache.Packing
 ARM = ["scheme", "prompt_tokens"]
 SCORES = ["nll", "kl_divergence", "same_top_token"]
 PLACE = ["window", "position"]
@@ -88,6 +88,16 @@ def _first(values: pd.Series) -> Any:
     """The first value that is there, or None."""
     there = values.dropna()
     return there.iloc[0] if len(there) else None
+
+
+def is_float(table: pd.DataFrame) -> pd.Series:
+    """Which rows of KV_CACHE are of policies that round nothing."""
+    return table["bits"].isna()
+
+
+def is_static(table: pd.DataFrame) -> pd.Series:
+    """Which rows of KV_CACHE are of our caches with the same bits for every token."""
+    return table["bits"].notna() & table["feature"].isna() & table["library"].isna()
 
 
 def reference_of(policies: Policies) -> str:

@@ -12,14 +12,13 @@ from inferometer.kv_cache.choices import with_shots
 from inferometer.kv_cache.compare import Texts
 from inferometer.kv_cache.speed import NEW_TOKENS
 from inferometer.manifest import Manifest, check_context
-from inferometer.text import corpus_windows
+from inferometer.text import corpus_tokens, windows_of
 
 LEAST_WINDOWS = 2  # below that there is no interval
 
 
 def read_texts(
     manifest: Manifest,
-    checkpoint: Path,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Path,
     question_sets: Mapping[str, Path],
@@ -31,9 +30,10 @@ def read_texts(
     """
     lengths = settings["prompt_tokens"]
     check_context(manifest, max(lengths), NEW_TOKENS, "kv_cache.prompt_tokens")
-    windows = corpus_windows(manifest, checkpoint, corpus, settings, "kv_cache", LEAST_WINDOWS)
+    tokens = corpus_tokens(tokenizer, corpus)
+    windows = windows_of(tokens, manifest, settings, "kv_cache", LEAST_WINDOWS)
     longest = {**settings, "window_tokens": max(lengths), "max_windows": 1}
-    [text] = corpus_windows(manifest, checkpoint, corpus, longest, "kv_cache")
+    [text] = windows_of(tokens, manifest, longest, "kv_cache")
     asked = settings["choices"]
     questions = read_questions(question_sets, asked["max_items"])
     shown = with_shots(questions, read_questions(question_sets, "all"), asked["shots"])

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from inferometer.device import Device, out_of_memory, why_no_memory
-from inferometer.profiling.heads import Heads
+from inferometer.heads import Heads
 from inferometer.samples import refusal
 from inferometer.timing import WHOLE, Enough, Phase, Work, interleaved_phases, until_long_enough
 

@@ -3,23 +3,12 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from torch import Tensor
-from transformers import Cache
 
 from inferometer.device import Device, why_no_memory
+from inferometer.held import held_bytes
 from inferometer.profiling.generation import random_prompt
 from inferometer.profiling.subjects import Subject
 from inferometer.writing import read, write
-
-
-def cache_bytes(cache: Cache) -> int:
-    """Exact bytes that keys and values of a cache keep alive: of views the whole of what they view, shared ones once.
-
-    Counters of tokens, which some layers hold as a tensor of one number, are left out.
-    """
-    held = [value for layer in cache.layers for value in vars(layer).values() if isinstance(value, Tensor)]
-    tensors = [tensor for tensor in held if tensor.ndim > 1]
-    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def _row(subject: Subject, new_tokens: int, device: Device) -> dict[str, object]:
@@ -44,7 +33,7 @@ def _measured(
             device.synchronize()
             peak = device.peak_memory_bytes()
             device.trim_memory()
-            row |= {"cache_bytes": cache_bytes(cache), "memory_bytes": device.own_memory_bytes(), "peak_bytes": peak}
+            row |= {"cache_bytes": held_bytes(cache), "memory_bytes": device.own_memory_bytes(), "peak_bytes": peak}
 
 
 def measure(subjects: Sequence[Subject], prompt_tokens: int, new_tokens: Sequence[int], device: Device) -> pd.DataFrame:

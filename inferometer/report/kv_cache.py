@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from inferometer.kv_cache.summary import is_float, is_static
 from inferometer.kv_cache.tables import CACHE_LENGTHS, CACHE_PAIRS, CACHE_TRACE, KV_CACHE
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
@@ -74,14 +75,6 @@ def _rows(table: pd.DataFrame) -> list[Any]:
     return list(table.itertuples())
 
 
-def _is_float(table: pd.DataFrame) -> pd.Series:
-    return table["bits"].isna()
-
-
-def _is_static(table: pd.DataFrame) -> pd.Series:
-    return table["bits"].notna() & table["feature"].isna() & table["library"].isna()
-
-
 def _ends(row: Any, name: str) -> tuple[float, float, float]:
     """A mean and the ends of its interval."""
     return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
@@ -120,12 +113,12 @@ def said_of_bytes(table: pd.DataFrame, lengths: pd.DataFrame) -> list[str]:
     Takes one model's rows of KV_CACHE under one scheme, and of CACHE_LENGTHS.
     """
     weighed = table[table["cache_bytes"].notna()]
-    if not _is_float(weighed).any():
+    if not is_float(weighed).any():
         return []
-    base = weighed[_is_float(weighed)].iloc[0]
+    base = weighed[is_float(weighed)].iloc[0]
     each = [
         f"{row.policy} {number(row.cache_bytes / MIB)} MiB ({percent(row.cache_bytes / base['cache_bytes'])})"
-        for row in _rows(weighed[~_is_float(weighed)])
+        for row in _rows(weighed[~is_float(weighed)])
     ]
     said = [
         f"After {base['prompt_tokens']:,} tokens the cache in {base['dtype']} holds "
@@ -148,7 +141,7 @@ def said_of_cost(table: pd.DataFrame) -> list[str]:
     Takes one model's rows of KV_CACHE under one scheme.
     """
     measured = table[table["kl_divergence"].notna()]
-    statics = measured[_is_static(measured)]
+    statics = measured[is_static(measured)]
     said = [f"{row.policy} {_cost(row)}." for row in _rows(statics)]
     for row in _rows(measured[measured["library"].notna()]):
         said.append(f"{row.policy}, {describe(row)}, {_cost(row)}.")
@@ -235,10 +228,10 @@ def said_of_traces(traces: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> l
 def said_of_speed(table: pd.DataFrame) -> list[str]:
     """What one more token takes after the longest prompt. Takes one model's rows of KV_CACHE under one scheme."""
     timed = table[table["decode_ms"].notna()]
-    if not _is_float(timed).any():
+    if not is_float(timed).any():
         return []
-    base = timed[_is_float(timed)].iloc[0]
-    others = timed[~_is_float(timed)].assign(times=lambda rows: rows["decode_ms"] / base["decode_ms"])
+    base = timed[is_float(timed)].iloc[0]
+    others = timed[~is_float(timed)].assign(times=lambda rows: rows["decode_ms"] / base["decode_ms"])
     each = [f"{row.policy} {number(row.decode_ms)} ms ({number(row.times, 2)} times)" for row in _rows(others)]
     faster = others[others["times"] < 1]["policy"].tolist()
     verdict = (
@@ -257,9 +250,9 @@ def said_of_combined(table: pd.DataFrame, scheme: str, reference: str) -> list[s
     """What caches cost beside rounded weights, against what they cost beside float ones. Takes a model's KV_CACHE."""
     own, first = (table[(table["scheme"] == name) & table["nll"].notna()] for name in (scheme, reference))
     both = own.merge(first, on="policy", suffixes=("", "_first"))
-    if not _is_float(both).any():
+    if not is_float(both).any():
         return []
-    base, others = both[_is_float(both)].iloc[0], both[~_is_float(both)]
+    base, others = both[is_float(both)].iloc[0], both[~is_float(both)]
     change = base["nll"] - base["nll_first"]
     each = [
         f"{row.policy} {number(row.nll_change, 2)} nats {interval(row.nll_change_low, row.nll_change_high, 2)} "
@@ -293,9 +286,9 @@ def headlines(name: str, table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
     """Sentences for the top of the page: what 4 bits save and cost, and the verdict on entropy."""
     said = []
     weighed = table[table["cache_bytes"].notna() & table["kl_divergence"].notna()]
-    if _is_float(weighed).any():
-        base = weighed[_is_float(weighed)].iloc[0]
-        statics = weighed[_is_static(weighed) & (weighed["bits"] == FOUR)]
+    if is_float(weighed).any():
+        base = weighed[is_float(weighed)].iloc[0]
+        statics = weighed[is_static(weighed) & (weighed["bits"] == FOUR)]
         said += [
             f"{name} with its KV cache on 4 bits ({row.policy}) holds {percent(row.cache_bytes / base['cache_bytes'])} "
             f"of the float cache's bytes after {row.prompt_tokens:,} tokens; that {_cost(row)}."
@@ -348,9 +341,9 @@ def said_of_library(table: pd.DataFrame, reported: Mapping[str, Any]) -> list[st
     """How much slower a library's cache is than a float one, here and in the study. Takes KV_CACHE of one scheme."""
     timed = table[table["decode_ms"].notna()]
     theirs = reported["library"]["seconds"]["long"][1] / reported["library"]["seconds"]["long"][0]
-    if not _is_float(timed).any():
+    if not is_float(timed).any():
         return []
-    base, said = timed[_is_float(timed)].iloc[0], []
+    base, said = timed[is_float(timed)].iloc[0], []
     for row in _rows(timed[timed["library"].notna()]):
         ours = row.decode_ms / base["decode_ms"]
         alike = ours > 1 and max(ours / theirs, theirs / ours) <= ALIKE
@@ -368,7 +361,7 @@ def _compared(table: pd.DataFrame, reference: str, reported: Mapping[str, Any]) 
     first, other = table["scheme"] == reference, table["scheme"] != reference
     chosen = table["feature"] == "entropy"
     ours = {
-        "static": table[first & _is_static(table) & (table["bits"] == FOUR)],
+        "static": table[first & is_static(table) & (table["bits"] == FOUR)],
         "dynamic": table[first & chosen],
         "dynamic and weights": table[other & chosen],
     }

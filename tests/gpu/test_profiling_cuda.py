@@ -8,8 +8,8 @@ import torch
 from inferometer.capacity.shapes import shape_of
 from inferometer.capacity.storage import kv_bytes_per_token
 from inferometer.device import choose_device, energy_counter
+from inferometer.heads import Heads
 from inferometer.profiling import baseline, cache, kernels, latency, memory
-from inferometer.profiling.heads import Heads
 from inferometer.profiling.subjects import Subject
 from inferometer.profiling.tables import BASELINE, CACHE, CACHE_CHECKS, KERNELS, LATENCY, MEMORY
 from inferometer.tables import write_table

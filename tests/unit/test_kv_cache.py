@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import AutoConfig, Cache, DynamicCache, PreTrainedModel, QuantizedCache
 
 from inferometer.errors import InferometerError
+from inferometer.heads import Heads
 from inferometer.held import held_bytes
 from inferometer.kv_cache.cache import PackedCache, Packing, cached_layers
 from inferometer.kv_cache.packing import PLANES, WIDTHS, coded, grid_of, packed, shares_of, unpacked
 from inferometer.kv_cache.states import FLOAT, Order, PackedStates
-from inferometer.kv_cache.theory import Heads, packed_bytes
+from inferometer.kv_cache.theory import Kept, packed_bytes
 from tests.tiny import tiny_model
 
 LAYERS, KV_HEADS, CHANNELS = 3, 2, 8  # of the tiny Llama
@@ -296,9 +297,9 @@ def test_storage_takes_the_bytes_of_theory_and_some_room(bits: int, keys: str, t
     model = tiny_model()
     cache = PackedCache(model.config, Packing(bits=bits, keys=keys, group_size=8))  # type: ignore[arg-type]
     read_in_steps(model, cache, tokens_of(tokens), tokens)
-    heads = Heads(LAYERS, KV_HEADS, CHANNELS, 4)
-    predicted = packed_bytes(heads, tokens, bits, group_size=8, per_channel=keys == "per_channel")
-    room = packed_bytes(heads, 8, bits, group_size=8, per_channel=False)  # at most 7 tokens of it
+    kept = Kept(LAYERS, Heads(4, KV_HEADS, CHANNELS), 4)
+    predicted = packed_bytes(kept, tokens, bits, group_size=8, per_channel=keys == "per_channel")
+    room = packed_bytes(kept, 8, bits, group_size=8, per_channel=False)  # at most 7 tokens of it
     assert predicted <= held_bytes(cache) <= predicted + room
     if tokens % 8 == 0:
         assert held_bytes(cache) == predicted

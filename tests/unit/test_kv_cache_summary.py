@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from inferometer.intervals import bootstrap_mean
-from inferometer.kv_cache import summary
+from inferometer.kv_cache import summary, theory
 from inferometer.kv_cache.cache import Packing
 from inferometer.kv_cache.tables import (
     CACHE_CHOICES,
@@ -128,7 +128,7 @@ def test_policies_are_described_by_their_entries(table: pd.DataFrame) -> None:
 
 
 def test_grids_that_an_entry_leaves_out_are_those_of_the_cache() -> None:
-    assert (Packing().keys, Packing().group_size) == (summary.KEYS, summary.GROUP_SIZE)
+    assert (Packing().keys, Packing().group_size) == (theory.KEYS, theory.GROUP_SIZE)
 
 
 def test_choosing_policies_are_held_against_chance_and_the_same_bits_on_the_same_grids() -> None:

@@ -27,6 +27,7 @@ from inferometer.capacity.shapes import Shape, shape_of
 from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
+from inferometer.held import held_bytes
 from inferometer.manifest import CheckpointFile, Manifest, check_context
 from inferometer.plotting import save
 from inferometer.profiling import baseline, cache, figures, latency, memory, summary
@@ -143,7 +144,7 @@ def test_what_a_view_keeps_alive_counts_whole_and_once() -> None:
     kept.update(whole[0:1], whole[1:2], 0)
     layer: Any = kept.layers[0]
     layer.keys, layer.values = whole[0:1, :, :2], whole[1:2]
-    assert memory.cache_bytes(kept) == whole.nbytes
+    assert held_bytes(kept) == whole.nbytes
 
 
 def test_the_peak_is_that_since_the_last_reset() -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from inferometer import timing
 from inferometer.device import Device
+from inferometer.heads import Heads
 from inferometer.plotting import save
 from inferometer.profiling import kernels
-from inferometer.profiling.heads import Heads
 from inferometer.profiling.kernels import EVERY, Cell, Exact, Kernel, available, measure
 from inferometer.profiling.kernels_figure import plot_kernels, said_of_refused
 from inferometer.profiling.kernels_summary import NAMES, summarize

@@ -29,7 +29,7 @@ with job(snakemake.log[0]) as stopwatch:
     with stopwatch.phase("load"):
         sets = dict(zip(settings["choices"]["question_sets"], map(Path, inputs.questions), strict=True))
         tokenizer = load_tokenizer(manifest, checkpoint)
-        texts = read_texts(manifest, checkpoint, tokenizer, Path(inputs.corpus), sets, settings)
+        texts = read_texts(manifest, tokenizer, Path(inputs.corpus), sets, settings)
     measured: dict[str, dict[str, Measured]] = {name: {} for name in policies}
     with subjects(params.schemes, [params.dtype], [manifest.layers], partial(load, device)) as own:
         gc.freeze()  # what is there now stays to the end, and need not be looked at whenever memory is trimmed

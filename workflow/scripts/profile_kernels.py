@@ -6,8 +6,8 @@ from snakemake.iocontainers import Snakemake
 
 from inferometer.capacity.catalogue import config_file
 from inferometer.device import choose_device
+from inferometer.heads import heads_of
 from inferometer.jobs import job
-from inferometer.profiling.heads import heads_of
 from inferometer.profiling.kernels import measure
 from inferometer.profiling.tables import KERNELS
 from inferometer.tables import write_table
