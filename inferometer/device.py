@@ -170,8 +170,8 @@ def available_cores() -> int:
 def quick_products() -> Iterator[None]:
     """Run the block with float32 products whose factors may be cut to fewer bits where the hardware gains by it.
 
-    For statistics of calibration text alone, never for what is measured: bfloat16 factors on a CPU, TF32 on CUDA, sums
-    in float32.
+    Factors become bfloat16 on a CPU and TF32 on CUDA, sums stay in float32. For statistics of calibration text, and
+    for whole numbers up to 256, which both formats hold exactly; never for other values that are measured.
     """
     settings: tuple[tuple[Any, str], ...] = (
         (torch.backends.mkldnn.matmul, "bf16"),  # type: ignore[attr-defined]  # torch's types don't know it

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from inferometer.device import quick_products
 from inferometer.quantization.grids import Grid, Parameters, Quantized
 from inferometer.quantization.integer import ActivationCoder, IntegerLinear
 from inferometer.quantization.kernels import Kernel, Multiply
@@ -79,7 +80,11 @@ class SimulatedIntegerLinear(IntegerLinear):
         codes = weight.codes.reshape(weight.shape).to(dtype, copy=True)
 
         def prepare(_codes: Tensor, scales: Tensor) -> Multiply:
-            return lambda rows: (rows.float() @ codes.float().t()).mul_(scales)
+            def multiply(rows: Tensor) -> Tensor:
+                with quick_products():  # codes have 8 bits at most, so nothing is cut
+                    return (rows.float() @ codes.float().t()).mul_(scales)
+
+            return multiply
 
         super().__init__(weight, bias, activations, Kernel("float32", prepare))
         self._codes, self._scale = codes, weight.parameters.scale

@@ -189,6 +189,22 @@ def test_codes_multiplied_as_floats_are_those_of_integer_arithmetic_to_the_last_
     assert torch.equal(simulated.weight, _rounded(_outputs_by_inputs(layer), bits).to(dtype))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@torch.no_grad()
+def test_the_largest_codes_lose_nothing_in_products_of_fewer_bits(symmetric: bool) -> None:
+    """At a width where the hardware's short factors are used: they must hold all codes of 8 bits."""
+    values = torch.rand(64, 1536, generator=torch.Generator().manual_seed(2)) - (0.5 if symmetric else 0)
+    layer = nn.Linear(1536, 576, bias=False)
+    grid = IntegerGrid("per_token", symmetric=symmetric)
+    coded, weight = grid.quantized(values), IntegerGrid("per_channel").quantized(layer.weight)
+    assert coded.codes.max() == grid.codes[1]
+    zero = coded.parameters.zero_point
+    codes = coded.codes.double() if zero is None else coded.codes.double() - zero.double()
+    expected = (codes @ weight.codes.double().T) * coded.parameters.scale.double() * weight.parameters.scale.double().T
+    simulated = _on_codes(layer, IntegerGrid("per_channel"), ActivationCoder(grid))(values)
+    assert (simulated.double() - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
 @pytest.mark.parametrize("static", [True, False])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
