@@ -138,6 +138,8 @@ class PackedLayer(CacheLayerMixin):
         """Pack as many waiting tokens as there may be, all on the same bits but for the sinks."""
         unit = self.packing.unit
         count = max(self.waiting - self.packing.recent_tokens, 0) // unit * unit
+        if not count:
+            return
         sinks = min(max(self.packing.sink_tokens - self.order.tokens, 0), count)
         runs = [(FLOAT, sinks), (bits, count - sinks)]
         self.pack(runs)
@@ -146,8 +148,6 @@ class PackedLayer(CacheLayerMixin):
     def pack(self, runs: Sequence[Run]) -> None:
         """Pack the oldest waiting tokens, a multiple of the unit; `order` is to be told, too."""
         count = sum(tokens for _, tokens in runs)
-        if not count:
-            return
         assert self._waiting is not None
         assert self._packed is not None
         for packed, states in zip(self._packed, self._waiting, strict=True):

@@ -49,21 +49,39 @@ def packed(codes: Tensor, bits: int) -> tuple[Tensor, ...]:
     return tuple(planes)
 
 
+def _digits(plane: Tensor, width: int) -> Tensor:
+    """All digits of a plane [..., bytes], slot after slot: uint8 [..., slots * bytes].
+
+    Eight bytes are shifted at once where that many make up the plane: what a byte gets from its neighbour is masked.
+    """
+    words = plane if plane.shape[-1] % 8 else plane.view(torch.int64)
+    shifts = torch.arange(0, 8, width, dtype=words.dtype, device=plane.device)
+    digits = words[..., None, :] >> shifts[:, None]
+    digits &= torch.full((8,), 2**width - 1, dtype=torch.uint8, device=plane.device).view(words.dtype)[0]
+    return digits.flatten(-2).view(torch.uint8)
+
+
+def unpack_into(codes: Tensor, planes: tuple[Tensor, ...], bits: int) -> None:
+    """Write the codes that `packed` made planes of to `codes` [..., count], of any dtype."""
+    (plane, *further), (width, *_) = planes, PLANES[bits]
+    if further:
+        low, high = (_digits(own, own_width) for own, own_width in zip(planes, PLANES[bits], strict=True))
+        count = codes.shape[-1]
+        codes.copy_(low[..., :count] | high[..., :count] << width)
+        return
+    size = plane.shape[-1]
+    for slot in range(8 // width):
+        piece = codes[..., slot * size : (slot + 1) * size]
+        digits = plane[..., : piece.shape[-1]]
+        if slot:
+            digits = digits >> (slot * width)
+        piece.copy_(digits & (2**width - 1) if (slot + 1) * width < 8 else digits)
+
+
 def unpacked(planes: tuple[Tensor, ...], bits: int, count: int) -> Tensor:
     """The codes [..., count] that `packed` made planes of: uint8."""
-    codes, low = planes[0].new_empty(*planes[0].shape[:-1], count), 0
-    for plane, width in zip(planes, PLANES[bits], strict=True):
-        size = plane.shape[-1]
-        for slot in range(8 // width):
-            piece = codes[..., slot * size : (slot + 1) * size]
-            digits = plane[..., : piece.shape[-1]] >> (slot * width)
-            if (slot + 1) * width < 8:
-                digits &= 2**width - 1
-            if low:
-                piece |= digits << low
-            else:
-                piece.copy_(digits)
-        low += width
+    codes = planes[0].new_empty(*planes[0].shape[:-1], count)
+    unpack_into(codes, planes, bits)
     return codes
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from inferometer.kv_cache.packing import PLANES, coded, grid_of, grouped, packed, shares_of, unpacked
+from inferometer.kv_cache.packing import PLANES, coded, grid_of, grouped, packed, shares_of, unpack_into, unpacked
 
 FLOAT = 0  # in place of a number of bits: the token stays in the model's dtype
 ROOM_TOKENS = 8  # by which storage grows: few copies as single tokens come, and little that stands empty
@@ -133,6 +133,20 @@ def _put(target: Tensor, place: slice | Tensor, source: Tensor) -> None:
         target.index_copy_(2, place, source)
 
 
+_WORKSPACES: dict[torch.device, Tensor] = {}
+
+
+def _workspace(shape: torch.Size, device: torch.device) -> Tensor:
+    """Float32 room for the arithmetic of one tensor, whose values the next call overwrites.
+
+    Memory that is still in the caches: fresh memory for each layer would take longer than the arithmetic in it.
+    """
+    held = _WORKSPACES.get(device)
+    if held is None or held.numel() < shape.numel():
+        held = _WORKSPACES[device] = torch.empty(shape.numel(), device=device)
+    return held[: shape.numel()].view(shape)
+
+
 class PackedStates:
     """States [batch, heads, tokens, channels] whose tokens have widths of their own; see packing.Grid.
 
@@ -178,16 +192,8 @@ class PackedStates:
 
     def write_to(self, out: Tensor, order: Order) -> None:
         """Write what is held to `out` [batch, heads, tokens, channels], by the arithmetic of float32."""
-        widths = order.widths
-        coded_widths = [bits for bits in widths if bits != FLOAT]
-        if len(widths) == len(coded_widths) == 1:
-            codes = self._codes(coded_widths[0])
-        else:
-            codes = torch.zeros(out.shape, dtype=torch.uint8, device=out.device)
-            for bits in coded_widths:
-                _put(codes, order.place(bits), self._codes(bits))
-        own = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
-        own.copy_(codes)
+        own = out if out.dtype == torch.float32 else _workspace(out.shape, out.device)
+        self._write_codes(own, order)
         steps, span = order.steps, self._span.filled.float()
         if isinstance(steps, Tensor):
             own.mul_(steps)
@@ -197,11 +203,22 @@ class PackedStates:
         values.mul_(span).add_(self._zero_point.filled.float())
         if own is not out:
             out.copy_(own)
-        if FLOAT in widths:
+        if FLOAT in order.widths:
             _put(out, order.place(FLOAT), self._planes[FLOAT][0].filled)
 
-    def _codes(self, bits: int) -> Tensor:
-        return unpacked(tuple(rows.filled for rows in self._planes[bits]), bits, self._channels)
+    def _write_codes(self, out: Tensor, order: Order) -> None:
+        """Write the codes to float32 `out` [batch, heads, tokens, channels], and zeros where there are none."""
+        if len(order.runs) == 1 and order.widths != [FLOAT]:
+            unpack_into(out, self._planes_filled(order.widths[0]), order.widths[0])
+            return
+        codes = torch.zeros(out.shape, dtype=torch.uint8, device=out.device)
+        for bits in order.widths:
+            if bits != FLOAT:
+                _put(codes, order.place(bits), unpacked(self._planes_filled(bits), bits, self._channels))
+        out.copy_(codes)
+
+    def _planes_filled(self, bits: int) -> tuple[Tensor, ...]:
+        return tuple(rows.filled for rows in self._planes[bits])
 
     def demote(self, count: int, bits: int, fewer: int) -> None:
         """Round the first tokens of a width again, to `fewer` bits of the same grid."""
