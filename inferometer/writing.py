@@ -34,7 +34,7 @@ def decoded(tokenizer: PreTrainedTokenizerBase, tokens: Tensor) -> str:
 
 @torch.inference_mode()
 def next_logits(model: PreTrainedModel, tokens: Tensor, cache: Cache | None) -> Tensor:
-    """Logits [batch, vocabulary] of what comes after `tokens` [batch, tokens] and whatever the cache holds, which grows."""
+    """Logits [batch, vocabulary] after `tokens` [batch, tokens] and whatever the cache holds; the cache grows."""
     output: Any = model(tokens, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
     logits: Tensor = output.logits[:, -1]
     return logits

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from inferometer.generation.tables import MEASURES
-from inferometer.intervals import bootstrap
+from inferometer.intervals import Statistic, bootstrap
 
 LONGEST_NGRAM = 4  # as BLEU has it
 UNSEEN = 0.1  # in place of no match: smoothing 1 of Chen and Cherry 2014, as in the paper on self-BLEU
@@ -33,8 +33,8 @@ def distinct(texts: Sequence[Text], n: int) -> float:
 def bleu(text: Text, references: Sequence[Text]) -> float:
     """BLEU of a text against references (Papineni et al. 2002): how many of its n-grams up to 4 these have.
 
-    A precision without any match counts 0.1 of one (Chen and Cherry 2014). A text of fewer than 4 tokens is judged by the
-    n-grams that it has, so that it agrees wholly with itself; an empty one agrees with an empty one only.
+    A precision without any match counts 0.1 of one (Chen and Cherry 2014). A text of fewer than 4 tokens is judged by
+    the n-grams that it has, so that it agrees wholly with itself; an empty one agrees with an empty one only.
     """
     if not text:
         return float(any(not reference for reference in references))
@@ -51,7 +51,7 @@ def bleu(text: Text, references: Sequence[Text]) -> float:
 
 
 def self_bleu(texts: Sequence[Text]) -> float:
-    """Mean BLEU of each text against all others (Zhu et al. 2018): 1 where all are the same, near 0 where none agree."""
+    """Mean BLEU of each of two texts or more against the others (Zhu et al. 2018): 1 where all are the same."""
     scores = [bleu(text, [*texts[:place], *texts[place + 1 :]]) for place, text in enumerate(texts)]
     return sum(scores) / len(scores)
 
@@ -80,8 +80,18 @@ def diversity(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _same(means: NDArray[np.float64]) -> NDArray[np.float64]:
+def _as_it_is(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
+
+
+def _own(reading: Statistic) -> Statistic:
+    """Of means [..., 2] the first as it is read."""
+    return lambda means: reading(means)[..., 0]
+
+
+def _change(reading: Statistic) -> Statistic:
+    """Of means [..., 2] the first less the second as they are read."""
+    return lambda means: reading(means)[..., 0] - reading(means)[..., 1]
 
 
 def summarize_diversity(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -93,12 +103,11 @@ def summarize_diversity(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for model, table in tables.items():
         base, prompts = table["temperature"].min(), table["prompt"].nunique()
         for measure, (column, _) in MEASURES.items():
-            reading = np.exp if measure == "perplexity" else _same
-            values = table.pivot(index="prompt", columns="temperature", values=column)
+            reading: Statistic = np.exp if measure == "perplexity" else _as_it_is
+            values = table.pivot_table(index="prompt", columns="temperature", values=column)
             for temperature in values:
                 pair = values[[temperature, base]].to_numpy(dtype=np.float64)
-                level = bootstrap(pair[:, :1], lambda means, reading=reading: reading(means[..., 0]))
-                change = bootstrap(pair, lambda means, reading=reading: reading(means[..., 0]) - reading(means[..., 1]))
+                level, change = bootstrap(pair, _own(reading)), bootstrap(pair, _change(reading))
                 rows.append(
                     {
                         "model": model,

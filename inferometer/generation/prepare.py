@@ -49,9 +49,7 @@ def prepare(
 
     Raises InferometerError when something is longer than the model's context, the corpus too short, or a word unknown.
     """
-    prompts = encode_prompts(
-        manifest, tokenizer, settings["prompts"], settings["new_tokens"], "generation.new_tokens"
-    )
+    prompts = encode_prompts(manifest, tokenizer, settings["prompts"], settings["new_tokens"], "generation.new_tokens")
     insertions = settings["insertions"]
     context_tokens, words = insertions["context_tokens"], encode_words(tokenizer, insertions["words"])
     most = max(len(ids) for own in words.values() for ids in own.values())

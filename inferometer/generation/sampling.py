@@ -1,4 +1,4 @@
-"""Letting a model write with chance: all temperatures and seeds of a prompt side by side, each row with its own draws."""
+"""Letting a model write by chance: all temperatures and seeds of a prompt side by side, each with draws of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,15 +49,15 @@ def _tempered(logits: Tensor, temperatures: Tensor) -> Tensor:
 
 
 def sampling_logits(logits: Tensor, temperatures: Tensor, top_p: float = 1.0, top_k: int = 0) -> Tensor:
-    """Logits [rows, vocabulary] of what is drawn from, of the model's logits [rows, vocabulary] and temperatures [rows].
+    """Logits [rows, vocabulary] of what is drawn from, of a model's logits [rows, vocabulary] and temperatures [rows].
 
-    Temperature first, then the `top_k` likeliest tokens (Fan et al. 2018; 0: all), then of these the fewest that hold the
-    probability `top_p` (Holtzman et al. 2020): the order of transformers. What is never drawn has -inf.
+    Temperature first, then the `top_k` likeliest tokens (Fan et al. 2018; 0: all), then of these the fewest that hold
+    the probability `top_p` (Holtzman et al. 2020): the order of transformers. What is never drawn has -inf.
     """
     kept = _tempered(logits.float(), temperatures.float())
     if top_k > 0:
-        least = kept.topk(min(top_k, kept.shape[-1]), dim=-1).values[:, -1:]
-        kept = kept.masked_fill(kept < least, -torch.inf)
+        largest, _ = kept.topk(min(top_k, kept.shape[-1]), dim=-1)
+        kept = kept.masked_fill(kept < largest[:, -1:], -torch.inf)
     if top_p < 1:
         ordered, places = kept.sort(dim=-1, descending=True)
         probability = ordered.double().softmax(dim=-1)
@@ -86,9 +86,7 @@ def uniforms(prompt: Tensor, seed: int, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _write(
-    model: PreTrainedModel, prompt: Tensor, sampling: Sampling, end: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _write(model: PreTrainedModel, prompt: Tensor, sampling: Sampling, end: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Tokens [rows, steps] after a prompt [1, tokens], and what each step was, by column of SAMPLES [rows, steps].
 
     Stops early when every row has written the token that ends a text; a row that has goes on, for nothing.

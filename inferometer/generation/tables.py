@@ -169,7 +169,7 @@ TEMPERATURES = Table(
     meaning="Diversity, repetition and perplexity of what was written, by temperature.",
     columns=(
         _MODEL,
-        Column("measure", "string", ", ".join(MEASURES)),
+        Column("measure", "string", "a column of diversity.parquet, or perplexity, which is exp of nll"),
         _TEMPERATURE,
         Column("prompts", "int64", "prompts that the row is of"),
         *_with_interval("value", "mean over prompts; perplexity: exp of the mean of nll", "prompts"),

@@ -37,10 +37,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Shaded:
-    """A prompt's own tokens by their saliency for the first written token, and prompt and text by that for all of it."""
+    """A prompt's own tokens by their saliency for the first written token, and all by that for what follows them."""
 
-    prompt: list[Token]
-    whole: list[Token]
+    prompt_for_first: list[Token]
+    prompt_for_all: list[Token]
+    written_for_all: list[Token]
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ def shaded(features: pd.DataFrame, ended_after: int | None) -> Shaded:
     """The tokens of one prompt and of what was written after it, up to its end. Takes the prompt's rows of FEATURES."""
     ordered = features.sort_values("position")
     own, written = ordered[ordered["own"]], ordered[ordered["generated"]]
-    whole = pd.concat([own, written[:ended_after]])
-    return Shaded(_shades(own, "first_saliency_norm"), _shades(whole, "saliency_norm"))
+    whole = _shades(pd.concat([own, written[:ended_after]]), "saliency_norm")
+    return Shaded(_shades(own, "first_saliency_norm"), whole[: len(own)], whole[len(own) :])
 
 
 def said_of_saliency(features: pd.DataFrame, prompts: Mapping[str, str], reported: Mapping[str, Any]) -> list[str]:

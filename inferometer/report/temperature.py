@@ -42,38 +42,42 @@ def _verdict(row: Any, sign: int) -> str:
 
 def said_of_temperature(table: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
     """What temperature does to texts, beside what the study says of it. Takes a model's rows of TEMPERATURES."""
-    rows = {key: row for key, row in table.set_index(["measure", "temperature"]).iterrows()}
+    rows: dict[Any, Any] = dict(table.set_index(["measure", "temperature"]).iterrows())
     temperatures = sorted(table["temperature"].unique())
     lowest, highest = temperatures[0], temperatures[-1]
     first = next(temperature for temperature in temperatures if temperature > 0)
     one = min(temperatures[1:], key=lambda temperature: abs(temperature - 1))
-    said = []
-    if lowest == 0:
-        said.append(
-            "At temperature 0 the likeliest token is written every time, so all seeds write the same text; it is written "
-            "once, and counts as often as there are seeds."
-        )
-    said += [
-        f"At temperature {first:g}, {percent(rows['unique', first].value, 0)} of a prompt's samples are different texts, "
-        f"with a self-BLEU of {_bounds(rows['self_bleu', first])}; at {one:g} it is "
-        f"{percent(rows['unique', one].value, 0)}, with {_bounds(rows['self_bleu', one])}. Distinct-2 goes from "
-        f"{_bounds(rows['distinct_2', lowest])} at {lowest:g} to {_bounds(rows['distinct_2', one])} at {one:g}.",
-        f"What is written at {first:g} has a perplexity of {_bounds(rows['perplexity', first])} under the model itself, "
-        f"at {one:g} {_bounds(rows['perplexity', one])} and at {highest:g} {_bounds(rows['perplexity', highest])}. The "
-        f"model's own entropy along the texts is {_bounds(rows['entropy', first])}, {_bounds(rows['entropy', one])} and "
-        f"{_bounds(rows['entropy', highest])} nats: what was drawn before makes it less sure or surer of what follows.",
-        f"Of runs of 4 tokens, {percent(rows['repeated_4', lowest].value)} stand earlier in the same text at {lowest:g}, "
-        f"{percent(rows['repeated_4', one].value)} at {one:g} and {percent(rows['repeated_4', highest].value)} at "
-        f"{highest:g}.",
+
+    def at(measure: str, temperature: float) -> str:
+        return _bounds(rows[measure, temperature])
+
+    def share(measure: str, temperature: float, digits: int = 0) -> str:
+        return percent(rows[measure, temperature]["value"], digits)
+
+    def change(measure: str, sign: int) -> str:
+        row = rows[measure, one]
+        return f"{_bounds(row, 'change')}, {_verdict(row, sign)}"
+
+    greedy = (
+        "At temperature 0 the likeliest token is written every time, so all seeds write the same text; it is written "
+        "once, and counts as often as there are seeds."
+    )
+    return [
+        *([greedy] if lowest == 0 else []),
+        f"At temperature {first:g}, {share('unique', first)} of a prompt's samples are different texts, with a "
+        f"self-BLEU of {at('self_bleu', first)}; at {one:g} it is {share('unique', one)}, with {at('self_bleu', one)}. "
+        f"Distinct-2 goes from {at('distinct_2', lowest)} at {lowest:g} to {at('distinct_2', one)} at {one:g}.",
+        f"What is written at {first:g} has a perplexity of {at('perplexity', first)} under the model itself, at "
+        f"{one:g} {at('perplexity', one)} and at {highest:g} {at('perplexity', highest)}. The model's own "
+        f"entropy along these texts is {at('entropy', first)}, {at('entropy', one)} and {at('entropy', highest)} nats.",
+        f"Of runs of 4 tokens, {share('repeated_4', lowest, 1)} stand earlier in the same text at {lowest:g}, "
+        f"{share('repeated_4', one, 1)} at {one:g} and {share('repeated_4', highest, 1)} at {highest:g}.",
         f"{reported['study']} says of temperatures near 0 that {reported['low']}, and of those near 1 that "
         f"{reported['high']}, without figures. From {lowest:g} to {one:g}, paired by prompt, self-BLEU changes by "
-        f"{_bounds(rows['self_bleu', one], 'change')}, {_verdict(rows['self_bleu', one], -1)}; distinct-2 by "
-        f"{_bounds(rows['distinct_2', one], 'change')}, {_verdict(rows['distinct_2', one], 1)}; the share of repeated "
-        f"4-grams within a text by {_bounds(rows['repeated_4', one], 'change')}, "
-        f"{_verdict(rows['repeated_4', one], -1)}; and perplexity, as far as it stands for coherence, by "
-        f"{_bounds(rows['perplexity', one], 'change')}, {_verdict(rows['perplexity', one], 1)}.",
+        f"{change('self_bleu', -1)}; distinct-2 by {change('distinct_2', 1)}; the share of repeated 4-grams within a "
+        f"text by {change('repeated_4', -1)}; and perplexity, as far as it stands for coherence, by "
+        f"{change('perplexity', 1)}.",
     ]
-    return said
 
 
 def _start(text: str) -> str:
@@ -89,9 +93,7 @@ def side_by_side(samples: pd.DataFrame, prompts: Sequence[str]) -> dict[str, lis
     return {prompt: records(rows[rows["prompt"] == prompt]) for prompt in prompts}
 
 
-def temperature(
-    name: str, prompts: Sequence[str], results: Path, reported: Mapping[str, Any]
-) -> Temperature:
+def temperature(name: str, prompts: Sequence[str], results: Path, reported: Mapping[str, Any]) -> Temperature:
     """What is shown of one model's samples after these prompts."""
     folder = results / name / "generation"
     table = read_table(TEMPERATURES, results / "summary" / "diversity.parquet")
