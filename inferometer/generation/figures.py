@@ -72,7 +72,7 @@ def plot_diversity(table: pd.DataFrame, model: str) -> Figure:
                 rows = own[own["measure"] == measure]
                 reach = [rows["value"] - rows["value_low"], rows["value_high"] - rows["value"]]
                 axes.errorbar(
-                    rows["temperature"] + place * APART, rows["value"], yerr=reach, marker=marker, ms=4.5, capsize=3,
+                    rows["temperature"] + (place - (len(measures) - 1) / 2) * APART, rows["value"], yerr=reach, marker=marker, ms=4.5, capsize=3,
                     lw=1.3, color=colour, label=MEASURES[measure][1],
                 )  # fmt: skip
             axes.set_title(title)
@@ -81,7 +81,7 @@ def plot_diversity(table: pd.DataFrame, model: str) -> Figure:
                 logarithmic_y(axes)
             else:
                 axes.set_ylim(0, axes.get_ylim()[1] * HEADROOM)
-                axes.legend(loc="upper center", ncols=2, fontsize=8)
+                axes.legend(loc="upper center", ncols=(len(measures) + 1) // 2, fontsize=8)
         for axes in panels[-1]:
             axes.set_xlabel("temperature, with 95 % intervals over prompts")
     return figure
