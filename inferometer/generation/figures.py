@@ -70,10 +70,11 @@ def plot_diversity(table: pd.DataFrame, model: str) -> Figure:
         for axes, (title, (label, measures)) in zip(panels.flat, PANELS.items(), strict=True):
             for place, (measure, colour, marker) in enumerate(zip(measures, COLOURS, "osD^", strict=False)):
                 rows = own[own["measure"] == measure]
+                places = rows["temperature"] + (place - (len(measures) - 1) / 2) * APART
                 reach = [rows["value"] - rows["value_low"], rows["value_high"] - rows["value"]]
                 axes.errorbar(
-                    rows["temperature"] + (place - (len(measures) - 1) / 2) * APART, rows["value"], yerr=reach, marker=marker, ms=4.5, capsize=3,
-                    lw=1.3, color=colour, label=MEASURES[measure][1],
+                    places, rows["value"], yerr=reach, marker=marker, ms=4.5, capsize=3, lw=1.3, color=colour,
+                    label=MEASURES[measure][1],
                 )  # fmt: skip
             axes.set_title(title)
             axes.set_ylabel(label)
