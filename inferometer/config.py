@@ -79,6 +79,8 @@ def _sentence(error: ValidationError) -> str:
             return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
         case "type":
             return f"{prefix} is {value!r}; it must be of type {expected}."
+        case "minLength":
+            return f"{prefix} is empty; write at least one character."
         case "pattern":
             return f"{prefix} is {value!r}; it must match the pattern {expected}."
         case _:
@@ -215,6 +217,17 @@ def _check_caches(config: Config) -> None:
         )
 
 
+def _check_prompts(config: Config) -> None:
+    """The prompts that are sampled are those of both lists, so no name may be in both."""
+    own = config["generation"]
+    for name in own["sampling"]["prompts"]:
+        if name in own["prompts"]:
+            raise ConfigError(
+                f"configuration key `generation.sampling.prompts` defines {name!r}, which `generation.prompts` defines "
+                "too; those are sampled as well, so give it another name."
+            )
+
+
 def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
     """Widths of linear layers' inputs that are known before anything is fetched: the model's name and the width."""
     for name in config["study"]["models"]:
@@ -272,5 +285,6 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_schemes(config)
     _check_profiled(config)
     _check_caches(config)
+    _check_prompts(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

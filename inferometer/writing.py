@@ -33,11 +33,16 @@ def decoded(tokenizer: PreTrainedTokenizerBase, tokens: Tensor) -> str:
 
 
 @torch.inference_mode()
+def next_logits(model: PreTrainedModel, tokens: Tensor, cache: Cache | None) -> Tensor:
+    """Logits [batch, vocabulary] after `tokens` [batch, tokens] and whatever the cache holds; the cache grows."""
+    output: Any = model(tokens, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
+    logits: Tensor = output.logits[:, -1]
+    return logits
+
+
 def next_token(model: PreTrainedModel, tokens: Tensor, cache: Cache | None) -> Tensor:
     """The likeliest token [batch, 1] after `tokens` [batch, tokens] and whatever the cache holds; the cache grows."""
-    output: Any = model(tokens, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
-    chosen: Tensor = output.logits[:, -1:].argmax(dim=-1)
-    return chosen
+    return next_logits(model, tokens, cache).argmax(dim=-1, keepdim=True)
 
 
 def read(model: PreTrainedModel, prompt: Tensor) -> tuple[Tensor, Cache]:

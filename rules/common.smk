@@ -31,6 +31,9 @@ CHOOSING_POLICIES = [
     for policy in CACHE_POLICIES
     if "feature" in config["kv_cache"]["policies"][policy]
 ]
+SAMPLED_PROMPTS = (
+    config["generation"]["prompts"] | config["generation"]["sampling"]["prompts"]
+)
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
@@ -161,6 +164,11 @@ def profiling_settings(part):
         return settings
 
     return settings
+
+
+def without(settings, *keys):
+    """Settings but for those that a rule does not use."""
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def cache_policies(names):

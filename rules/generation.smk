@@ -20,7 +20,7 @@ rule trace_generation:
         mem_mb=6000,
         runtime=120,
     params:
-        settings=config["generation"],
+        settings=without(config["generation"], "sampling"),
         dtype=model_setting("dtype", "auto"),
         device=config["device"],
         code=code("trace_generation.py"),
@@ -58,6 +58,68 @@ rule summarize_generation:
         code=code("summarize_generation.py"),
     script:
         "../workflow/scripts/summarize_generation.py"
+
+
+rule sample_generations:
+    input:
+        manifest="results/{model}/sources/model.json",
+        checkpoint=ancient("results/{model}/sources/checkpoint"),
+    output:
+        samples="results/{model}/generation/samples.parquet",
+        run="results/{model}/generation/samples-run.parquet",
+    log:
+        "results/logs/sample_generations/{model}.log",
+    benchmark:
+        "results/benchmarks/sample_generations/{model}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=120,
+    params:
+        prompts=SAMPLED_PROMPTS,
+        sampling=without(config["generation"]["sampling"], "prompts"),
+        dtype=model_setting("dtype", "auto"),
+        device=config["device"],
+        code=code("sample_generations.py"),
+    script:
+        "../workflow/scripts/sample_generations.py"
+
+
+rule measure_diversity:
+    input:
+        "results/{model}/generation/samples.parquet",
+    output:
+        "results/{model}/generation/diversity.parquet",
+    log:
+        "results/logs/measure_diversity/{model}.log",
+    benchmark:
+        "results/benchmarks/measure_diversity/{model}.tsv"
+    params:
+        code=code("measure_diversity.py"),
+    script:
+        "../workflow/scripts/measure_diversity.py"
+
+
+rule summarize_diversity:
+    input:
+        expand("results/{model}/generation/diversity.parquet", model=MEASURED),
+    output:
+        "results/summary/diversity.parquet",
+        report(
+            "results/summary/diversity.csv",
+            category="Generation",
+            labels={"table": "Diversity by temperature"},
+            caption="../report/captions/diversity.rst",
+        ),
+    log:
+        "results/logs/summarize_diversity.log",
+    benchmark:
+        "results/benchmarks/summarize_diversity.tsv"
+    params:
+        models=MEASURED,
+        code=code("summarize_diversity.py"),
+    script:
+        "../workflow/scripts/summarize_diversity.py"
 
 
 rule plot_generation:
@@ -105,9 +167,34 @@ rule plot_insertions:
         "../workflow/scripts/plot_insertions.py"
 
 
+rule plot_diversity:
+    input:
+        "results/summary/diversity.parquet",
+    output:
+        report(
+            "results/{model}/generation/diversity.svg",
+            category="Generation",
+            subcategory="{model}",
+            labels={"model": "{model}", "figure": "Diversity by temperature"},
+            caption="../report/captions/diversity.rst",
+        ),
+    log:
+        "results/logs/plot_diversity/{model}.log",
+    benchmark:
+        "results/benchmarks/plot_diversity/{model}.tsv"
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_diversity.py"),
+    script:
+        "../workflow/scripts/plot_diversity.py"
+
+
 rule generation:
     input:
         expand(rules.trace_generation.output, model=MEASURED),
         rules.summarize_generation.output,
         expand(rules.plot_generation.output, model=MEASURED),
         expand(rules.plot_insertions.output, model=MEASURED),
+        expand(rules.sample_generations.output, model=MEASURED),
+        rules.summarize_diversity.output,
+        expand(rules.plot_diversity.output, model=MEASURED),

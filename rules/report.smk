@@ -44,7 +44,7 @@ FIGURES = [
     *expand(
         "results/{model}/generation/{figure}.svg",
         model=MEASURED,
-        figure=["features", "insertions"],
+        figure=["features", "diversity", "insertions"],
     ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
@@ -83,7 +83,11 @@ rule summarize_runs:
             part=["cache", "baseline"],
         ),
         expand("results/{model}/kv_cache/run.parquet", model=MEASURED),
-        expand("results/{model}/generation/run.parquet", model=MEASURED),
+        expand(
+            "results/{model}/generation/{run}.parquet",
+            model=MEASURED,
+            run=["run", "samples-run"],
+        ),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
     output:
@@ -137,9 +141,10 @@ rule report:
         expand(
             "results/{model}/generation/{table}.parquet",
             model=MEASURED,
-            table=["written", "features"],
+            table=["written", "features", "samples", "diversity"],
         ),
         rules.summarize_generation.output,
+        rules.summarize_diversity.output,
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",

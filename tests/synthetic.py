@@ -22,9 +22,19 @@ from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
 from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.fundamentals.summary import summarize_digits, summarize_latency
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
+from inferometer.generation.diversity import diversity, summarize_diversity
 from inferometer.generation.loops import find_loop, repeated
 from inferometer.generation.summary import summarize_features, summarize_insertions
-from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED, WRITTEN
+from inferometer.generation.tables import (
+    DIVERSITY,
+    FEATURES,
+    INSERTED,
+    INSERTIONS,
+    LOGGED,
+    SAMPLES,
+    TEMPERATURES,
+    WRITTEN,
+)
 from inferometer.manifest import Manifest
 from inferometer.plotting import save
 from inferometer.profiling import summary
@@ -87,13 +97,16 @@ SECTIONS = (
     "sources",
     "reproduce",
 )
-GENERATION_FIGURES = 2
+GENERATION_FIGURES = 3
 PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 CACHE_FIGURES = len(synthetic_kv_cache.FIGURES)
 BITS, IMAGES = (8, 4, 2), 40
 LENGTHS, REPETITIONS = (10, 1000), 3
 STORIES = {"tale": "Tell me a <b>story</b>.", "advice": "How?"}
 STORY_TOKENS = 128
+SAMPLED = {"fact": "What is <i>it</i>?"}
+SAMPLE_SEEDS, SAMPLE_TOKENS = (3, 5), 32
+TEMPERATURE_NLL = {0.0: 0.5, 0.5: 0.75, 1.0: 1.5}
 PROMPTS, NEW_TOKENS = (10, 50, 100, 200, 400, 800), 5
 
 Config = dict[str, Any]
@@ -184,6 +197,14 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
                 "context_tokens": 64,
                 "contexts": 6,
                 "words": {"rare": ["petrichor", "tmesis"], "common": ["river"]},
+            },
+            "sampling": {
+                "prompts": SAMPLED,
+                "temperatures": list(TEMPERATURE_NLL),
+                "seeds": list(SAMPLE_SEEDS),
+                "new_tokens": SAMPLE_TOKENS,
+                "top_p": 1.0,
+                "top_k": 0,
             },
         },
         "kv_cache": synthetic_kv_cache.settings(("fp", INTEGER), "prose", QUESTION_SETS[0]),
@@ -582,6 +603,31 @@ def written() -> pd.DataFrame:
     return pd.DataFrame(rows).astype(numbers).assign(text="<b>Once</b> upon a time", **MACHINE)
 
 
+def samples() -> pd.DataFrame:
+    """A SAMPLES table: cold texts turn in circles, warm ones share nothing; what was written would be markup."""
+    rows = []
+    for number, prompt in enumerate([*STORIES, *SAMPLED]):
+        for temperature, nll in TEMPERATURE_NLL.items():
+            for place, seed in enumerate(SAMPLE_SEEDS if temperature else SAMPLE_SEEDS[:1]):
+                circle = (4, 16, SAMPLE_TOKENS)[list(TEMPERATURE_NLL).index(temperature)] - number
+                ids = [1000 * place * (temperature == 1) + token % circle for token in range(SAMPLE_TOKENS)]
+                rows.append(
+                    {
+                        "prompt": prompt,
+                        "temperature": temperature,
+                        "seed": seed,
+                        "text": f"<i>{prompt}</i>\n at {temperature} with {seed} " + "long " * 50,
+                        "token_ids": " ".join(map(str, ids)),
+                        "nll": nll + 0.1 * number,
+                        "entropy": 2.0 + temperature,
+                        "sampling_entropy": 3.0 * temperature,
+                        "repeated": sum(repeated(ids)) / len(ids),
+                    }
+                )
+    ended = pd.Series([None] * len(rows), dtype="Int64")
+    return pd.DataFrame(rows).assign(tokens=SAMPLE_TOKENS, ended_after=ended, **MACHINE)
+
+
 def insertions() -> pd.DataFrame:
     """An INSERTIONS table: a rare word begins as rarely as all of a common one is, and two easy tokens follow."""
     rows = [
@@ -605,7 +651,11 @@ def write_generation(results: Path) -> None:
     write_table(INSERTIONS, insertions(), folder / "insertions.parquet")
     write_table(LOGGED, summarize_features({MEASURED: features()}), summary_folder / "generation.parquet")
     write_table(INSERTED, summarize_insertions({MEASURED: insertions()}), summary_folder / "insertions.parquet")
-    for figure in ("features", "insertions"):
+    write_table(SAMPLES, samples(), folder / "samples.parquet")
+    write_table(DIVERSITY, diversity(samples()), folder / "diversity.parquet")
+    temperatures = summarize_diversity({MEASURED: diversity(samples())})
+    write_table(TEMPERATURES, temperatures, summary_folder / "diversity.parquet")
+    for figure in ("features", "diversity", "insertions"):
         _draw(folder / f"{figure}.svg", figure)
 
 

@@ -7,12 +7,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inferometer.generation.tables import ALL_WORDS
-from inferometer.plotting import COLOURS, MUTED, style
+from inferometer.generation.tables import ALL_WORDS, MEASURES
+from inferometer.plotting import COLOURS, MUTED, logarithmic_y, style
 
 RUNNING_TOKENS = 16
 SHOWN = {"entropy": "entropy (nats)", "rarity": "rarity (nats)"}
 KIND_COLOURS = {"rare": COLOURS[1], "common": COLOURS[0]}
+PANELS = {  # a label for the axis, and measures
+    "Samples of one prompt beside each other": ("share or score", ("distinct_1", "distinct_2", "unique", "self_bleu")),
+    "Repetition within a sample": ("share", ("repeated_4", "repeated_8")),
+    "Perplexity of what was written": ("perplexity under the model", ("perplexity",)),
+    "Entropy along what was written": ("entropy (nats)", ("entropy", "sampling_entropy")),
+}
+APART = 0.012  # so that intervals at one temperature don't hide each other
+HEADROOM = 1.2  # for the legend
 STUDY_RARITY = {"without": 1.667, "with": 5.1402}  # what the source study printed of its one word
 
 
@@ -51,6 +59,32 @@ def plot_features(features: pd.DataFrame, written: pd.DataFrame) -> Figure:
         for axes, label in zip(panels[:, 0], SHOWN.values(), strict=True):
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
+    return figure
+
+
+def plot_diversity(table: pd.DataFrame, model: str) -> Figure:
+    """Measures of what was written against temperature, with intervals. Takes TEMPERATURES."""
+    own = table[table["model"] == model].sort_values("temperature")
+    with style():
+        figure, panels = plt.subplots(2, 2, figsize=(9, 6), sharex=True)
+        for axes, (title, (label, measures)) in zip(panels.flat, PANELS.items(), strict=True):
+            for place, (measure, colour, marker) in enumerate(zip(measures, COLOURS, "osD^", strict=False)):
+                rows = own[own["measure"] == measure]
+                places = rows["temperature"] + (place - (len(measures) - 1) / 2) * APART
+                reach = [rows["value"] - rows["value_low"], rows["value_high"] - rows["value"]]
+                axes.errorbar(
+                    places, rows["value"], yerr=reach, marker=marker, ms=4.5, capsize=3, lw=1.3, color=colour,
+                    label=MEASURES[measure][1],
+                )  # fmt: skip
+            axes.set_title(title)
+            axes.set_ylabel(label)
+            if "perplexity" in measures:
+                logarithmic_y(axes)
+            else:
+                axes.set_ylim(0, axes.get_ylim()[1] * HEADROOM)
+                axes.legend(loc="upper center", ncols=(len(measures) + 1) // 2, fontsize=8)
+        for axes in panels[-1]:
+            axes.set_xlabel("temperature, with 95 % intervals over prompts")
     return figure
 
 

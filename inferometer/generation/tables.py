@@ -107,6 +107,77 @@ def _with_interval(name: str, meaning: str, over: str) -> tuple[Column, Column, 
     )
 
 
+_TEMPERATURE = Column("temperature", "float64", "what the logits are divided by; 0: the likeliest token every time")
+
+SAMPLES = Table(
+    path="<model>/generation/samples.parquet",
+    meaning="What a model wrote after each prompt by chance, at every temperature and with every seed.",
+    columns=(
+        _PROMPT,
+        _TEMPERATURE,
+        Column("seed", "int64", "of its draws; at temperature 0 the first, since all write the same"),
+        Column("text", "string", "what was written, up to the first token that ends a text"),
+        Column("token_ids", "string", "ids of the tokens up to there, with blanks between"),
+        Column("tokens", "int64", "tokens that were drawn, the one that ends the text included"),
+        Column("ended_after", "int64", "tokens before the one that ends the text; null: it did not end", nullable=True),
+        Column("entropy", "float64", "mean entropy of the model's own distributions (temperature 1) along it, in nats"),
+        Column("sampling_entropy", "float64", "mean entropy of the distributions that were drawn from, in nats"),
+        Column("nll", "float64", "mean -log of the model's own probability of its tokens, in nats"),
+        Column("repeated", "float64", "share of the text's tokens that are the last of 8 written in a row before"),
+        *_MACHINE,
+    ),
+    key=("prompt", "temperature", "seed"),
+)
+
+DIVERSITY = Table(
+    path="<model>/generation/diversity.parquet",
+    meaning="How much the samples of one prompt differ at each temperature, and what they are like.",
+    columns=(
+        _PROMPT,
+        _TEMPERATURE,
+        Column("samples", "int64", "texts written; the one at temperature 0 counts as often as there are seeds"),
+        Column("distinct_1", "float64", "different tokens over all tokens of the samples together"),
+        Column("distinct_2", "float64", "different pairs of tokens in a row over all such pairs"),
+        Column("self_bleu", "float64", "mean BLEU of each sample against the others; 1: all the same"),
+        Column("unique", "float64", "share of samples that differ from all before them"),
+        Column("repeated_4", "float64", "mean share of a sample's runs of 4 tokens that it has before (seq-rep-4)"),
+        Column("repeated_8", "float64", "mean share of its tokens that are the last of 8 written in a row before"),
+        Column("entropy", "float64", "mean over samples of that of the model's own distributions, in nats"),
+        Column("sampling_entropy", "float64", "mean over samples of that of what was drawn from, in nats"),
+        Column("nll", "float64", "mean over samples of that of the model's own probabilities, in nats a token"),
+        Column("tokens", "float64", "mean tokens drawn"),
+        Column("ended", "float64", "share of samples whose text ended"),
+    ),
+    key=("prompt", "temperature"),
+)
+
+# What a reader is shown of DIVERSITY: the column behind each measure, and its name with unit.
+MEASURES = {
+    "distinct_1": ("distinct_1", "distinct-1"),
+    "distinct_2": ("distinct_2", "distinct-2"),
+    "self_bleu": ("self_bleu", "self-BLEU"),
+    "unique": ("unique", "unique outputs"),
+    "repeated_4": ("repeated_4", "repeated 4-grams"),
+    "repeated_8": ("repeated_8", "repeated 8-grams"),
+    "perplexity": ("nll", "perplexity of the output"),
+    "entropy": ("entropy", "entropy of the model (nats)"),
+    "sampling_entropy": ("sampling_entropy", "entropy of what is drawn from (nats)"),
+}
+
+TEMPERATURES = Table(
+    path="summary/diversity.parquet",
+    meaning="Diversity, repetition and perplexity of what was written, by temperature.",
+    columns=(
+        _MODEL,
+        Column("measure", "string", "a column of diversity.parquet, or perplexity, which is exp of nll"),
+        _TEMPERATURE,
+        Column("prompts", "int64", "prompts that the row is of"),
+        *_with_interval("value", "mean over prompts; perplexity: exp of the mean of nll", "prompts"),
+        *_with_interval("change", "value less that at the lowest temperature", "prompts, paired"),
+    ),
+    key=("model", "measure", "temperature"),
+)
+
 INSERTED = Table(
     path="summary/insertions.parquet",
     meaning="What inserted words are to the model, each alone and all of a kind together, paired text by text.",

@@ -1,5 +1,6 @@
 """What the page shows of the generation chapter: its tables and figures, and what these say in words."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ import pandas as pd
 from inferometer.generation.tables import ALL_WORDS, FEATURES, INSERTED, LOGGED, WRITTEN
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.temperature import Temperature, temperature
 from inferometer.tables import read_table, records
 
 SALIENT_WORDS = 6
+DARKEST = 6  # the style sheet has so many shades
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,24 @@ class Word:
 
     text: str
     saliency: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's text, its saliency, and how darkly it is shaded: 0 (not at all) to 6."""
+
+    text: str
+    saliency: float
+    shade: int
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """A prompt's own tokens by their saliency for the first written token, and all by that for what follows them."""
+
+    prompt_for_first: list[Token]
+    prompt_for_all: list[Token]
+    written_for_all: list[Token]
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,8 @@ class Model:
     logged: pd.DataFrame
     inserted: pd.DataFrame
     written: list[dict[str, Any]]
+    shaded: dict[str, Shaded]
+    temperature: Temperature
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,7 @@ class Generation:
     models: list[Model]
     corpus: str
     prompts: Mapping[str, str]
+    sampling: Mapping[str, Any]
 
 
 def said_of_entropy(logged: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
@@ -108,6 +132,23 @@ def salient_words(features: pd.DataFrame) -> list[Word]:
     """The words of one prompt, the most salient for the first written token first. Takes its rows of FEATURES."""
     own = features[features["own"]].sort_values("position")
     return sorted(_words(own), key=lambda word: -word.saliency)
+
+
+def _shades(tokens: pd.DataFrame, column: str) -> list[Token]:
+    """Tokens shaded on a logarithmic scale: a shade lighter stands for half the saliency, the darkest for the most."""
+    most = tokens[column].max()
+    return [
+        Token(text, value, max(0, DARKEST - int(math.log2(most / value))) if value > 0 else 0)
+        for text, value in zip(tokens["text"], tokens[column].astype(float), strict=True)
+    ]
+
+
+def shaded(features: pd.DataFrame, ended_after: int | None) -> Shaded:
+    """The tokens of one prompt and of what was written after it, up to its end. Takes the prompt's rows of FEATURES."""
+    ordered = features.sort_values("position")
+    own, written = ordered[ordered["own"]], ordered[ordered["generated"]]
+    whole = _shades(pd.concat([own, written[:ended_after]]), "saliency_norm")
+    return Shaded(_shades(own, "first_saliency_norm"), whole[: len(own)], whole[len(own) :])
 
 
 def said_of_saliency(features: pd.DataFrame, prompts: Mapping[str, str], reported: Mapping[str, Any]) -> list[str]:
@@ -183,9 +224,9 @@ def _headline(name: str, logged: pd.DataFrame, inserted: pd.DataFrame) -> str:
 
 
 def _model(
-    name: str, config: Mapping[str, Any], results: Path, tables: Sequence[pd.DataFrame], reported: Mapping[str, Any]
+    name: str, config: Mapping[str, Any], results: Path, tables: Sequence[pd.DataFrame], printed: Mapping[str, Any]
 ) -> Model:
-    folder, prompts = results / name / "generation", config["generation"]["prompts"]
+    folder, prompts, reported = results / name / "generation", config["generation"]["prompts"], printed["features"]
     places = {prompt: place for place, prompt in enumerate(prompts)}
     logged, inserted = (table[table["model"] == name].reset_index(drop=True) for table in tables)
     features = read_table(FEATURES, folder / "features.parquet")
@@ -217,7 +258,18 @@ def _model(
         logged=logged,
         inserted=inserted,
         written=records(written),
+        shaded={
+            row["prompt"]: shaded(features[features["prompt"] == row["prompt"]], row["ended_after"])
+            for row in records(written)
+        },
+        temperature=temperature(name, list(sampled_prompts(config)), results, printed["temperature"]),
     )
+
+
+def sampled_prompts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The prompts that are sampled, by name: those that are traced, and more."""
+    own = config["generation"]
+    return {**own["prompts"], **own["sampling"]["prompts"]}
 
 
 def generation(config: Mapping[str, Any], results: Path, reported: Mapping[str, Any]) -> Generation:
@@ -229,7 +281,8 @@ def generation(config: Mapping[str, Any], results: Path, reported: Mapping[str, 
     measured = [name for name in config["study"]["models"] if config["models"][name]["source"] != "architecture"]
     settings = config["generation"]
     return Generation(
-        models=[_model(name, config, results, tables, reported["features"]) for name in measured],
+        models=[_model(name, config, results, tables, reported) for name in measured],
         corpus=settings["insertions"]["corpus"],
-        prompts=settings["prompts"],
+        prompts=sampled_prompts(config),
+        sampling=settings["sampling"],
     )

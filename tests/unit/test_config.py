@@ -254,6 +254,17 @@ BAD: list[tuple[str, object, str, str]] = [
     ("kv_cache/corpus", "pile", "`kv_cache.corpus` names 'pile'", "openwebtext, wikipedia"),
     ("kv_cache/choices/question_sets", ["arc"], "`kv_cache.choices.question_sets` names 'arc'", "mmlu-subset"),
     ("kv_cache/context_tokens", 320, "`kv_cache.context_tokens` is 320", "set it lower"),
+    # sampling
+    ("generation/sampling/temperatures", [0, -0.1], "`generation.sampling.temperatures[1]` is -0.1", "at least 0"),
+    ("generation/sampling/temperatures", [0.5], "`generation.sampling.temperatures`", "too short"),
+    ("generation/sampling/temperatures", [0, math.inf], "`generation.sampling.temperatures[1]` is inf", "number"),
+    ("generation/sampling/top_p", 0, "`generation.sampling.top_p` is 0", "more than 0"),
+    ("generation/sampling/top_p", 1.5, "`generation.sampling.top_p` is 1.5", "at most 1"),
+    ("generation/sampling/top_k", -1, "`generation.sampling.top_k` is -1", "at least 0"),
+    ("generation/sampling/seeds", [1, -1], "`generation.sampling.seeds[1]` is -1", "at least 0"),
+    ("generation/sampling/prompts/fact", "", "`generation.sampling.prompts.fact` is empty", "one character"),
+    ("generation/prompts/story", "", "`generation.prompts.story` is empty", "one character"),
+    ("generation/sampling/prompts/story", "Tell.", "`generation.sampling.prompts` defines 'story'", "another name"),
     # local files
     (
         f"models/{MODEL}",

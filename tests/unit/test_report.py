@@ -1,11 +1,13 @@
 """The report: one file that needs nothing else, escapes everything, and says what the tables say."""
 
 import re
+from collections.abc import Sequence
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
 from inferometer.generation.figures import STUDY_RARITY
 from inferometer.generation.summary import summarize_insertions
+from inferometer.generation.tables import MEASURES
 from inferometer.profiling.summary import cache_speed
 from inferometer.report import generation as generation_module
 from inferometer.report import profiling as profiling_module
@@ -22,6 +25,7 @@ from inferometer.report import sentences
 from inferometer.report.contents import contents
 from inferometer.report.formats import gibibytes, interval, number, percent, ratio, ratio_interval, seconds
 from inferometer.report.page import render
+from inferometer.report.temperature import SHOWN_CHARACTERS, said_of_temperature
 from inferometer.runs import RUN
 from inferometer.tables import read_table, write_table
 from tests.synthetic import (
@@ -453,6 +457,84 @@ def test_what_tokens_are_to_the_model_is_told_beside_the_study(page: str) -> Non
     assert "By the token, common words surprise more than rare ones" in text
     assert "saw rarity go from 1.667 to 5.1402 with “petrichor”, once. Here that word has 5.42" in text
     assert "<b>Once</b>" not in page
+
+
+def test_what_temperature_does_is_told_with_the_claims_and_samples_beside(page: str) -> None:
+    text = unescape(re.sub(r"<[^>]*>", "", _section(page, "generation")))
+    assert "so all seeds write the same text; it is written once" in text
+    assert "At temperature 0.5, 50 % of a prompt's samples are different texts, with a self-BLEU of 1.00 [1.00" in text
+    assert "From 0 to 1, paired by prompt, self-BLEU changes by −0.99" in text
+    assert "as claimed; distinct-2 by 0.941" in text
+    assert "What is written at 0.5 has a perplexity of 2.34 [2.12, 2.59] under the model itself" in text
+    tables = [_body(table) for table in _tables(page, "generation")]
+    measures = next(rows for rows in tables if rows[0][0] == "distinct-1")
+    assert [len(row) for row in measures] == [1 + 3] * len(MEASURES)
+    first, *every = [rows for rows in tables if rows[0][1] == "all"]
+    assert [row[:2] for row in first] == [["0", "all"], ["0.5", "3"], ["1", "3"]]
+    assert [len(rows) for rows in every] == [1 + 2 + 2] * 3
+    assert first[0][4].startswith("<i>tale</i> at 0.0 with 3 long"), "on one line, and as text"
+    assert len(first[0][4]) == SHOWN_CHARACTERS + 1
+    assert "<i>" not in page
+
+
+def changes(**bounds: tuple[float, float]) -> pd.DataFrame:
+    """Rows of TEMPERATURES in which every measure but these changes for sure and upwards from 0 to 1."""
+    rows = [
+        {"measure": measure, "temperature": temperature, "value": 0.5, "value_low": 0.4, "value_high": 0.6}
+        | {"change": 0.2, "change_low": low, "change_high": high}
+        for measure, (low, high) in {**dict.fromkeys(MEASURES, (0.1, 0.3)), **bounds}.items()
+        for temperature in (0.0, 1.0)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_claim_is_told_by_its_interval_alone() -> None:
+    reported = {"study": "It", "low": "less", "high": "more"}
+    said = said_of_temperature(changes(repeated_4=(-0.1, 0.1), perplexity=(-0.3, -0.1)), reported)[-1]
+    verdicts = [part.partition("], ")[2].rstrip(".") for part in said.split("; ")]
+    against, untold = "against the claim", "which these prompts can't tell from none"
+    assert verdicts == [against, "as claimed", untold, against]
+
+
+def test_tokens_are_shaded_by_halves_and_end_where_the_text_does(page: str) -> None:
+    tokens = pd.DataFrame({"text": list("abcdef"), "position": range(6), "own": [True] * 4 + [False] * 2})
+    tokens = tokens.assign(generated=~tokens["own"], saliency_norm=[1.0, 2, 4, 8, 64, 1000])
+    tokens = tokens.assign(first_saliency_norm=[8.0, 4.1, 0.0, 0.01, np.nan, np.nan])
+    found = generation_module.shaded(tokens, 1)
+    assert [token.shade for token in found.prompt_for_first] == [6, 6, 0, 0]
+    assert [token.shade for token in found.prompt_for_all] == [0, 1, 2, 3]
+    assert [(token.text, token.shade) for token in found.written_for_all] == [("e", 6)]
+    assert '<span class="shade-6" title="10.0">Tell</span>' in page
+    assert " &lt;b&gt;story&lt;/b&gt;.</span>" in page
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour, channels from 0 to 255 (WCAG 2.2)."""
+    linear = [
+        channel / 255 / 12.92 if channel <= 10.31475 else ((channel / 255 + 0.055) / 1.055) ** 2.4 for channel in colour
+    ]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def test_shaded_text_can_be_read_in_light_and_in_dark() -> None:
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    heats = [list(map(int, found.split())) for found in re.findall(r"--heat: ([\d ]+);", style)]
+    papers, inks = (
+        [
+            [int(found[start : start + 2], 16) for start in (0, 2, 4)]
+            for found in re.findall(rf"--{name}: #(\w{{6}})", style)
+        ]
+        for name in ("paper", "ink")
+    )
+    shares = [int(share) / 100 for share in re.findall(r"\.shade-\d .* / (\d+)%\)", style)]
+    assert len(heats) == len(papers) == len(inks) == 2
+    assert len(shares) == generation_module.DARKEST
+    assert shares == sorted(shares)
+    for heat, paper, ink in zip(heats, papers, inks, strict=True):
+        for share in shares:
+            ground = [share * above + (1 - share) * below for above, below in zip(heat, paper, strict=True)]
+            lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, "level AA"
 
 
 def test_the_studys_rarities_are_the_same_in_its_figure_and_on_the_page() -> None:

@@ -377,6 +377,7 @@ def new_study(folder: Path, place: Place) -> Study:
         "generation": {
             "new_tokens": 12,
             "insertions": {"corpus": "evaluation-text", "context_tokens": 32, "contexts": 3},
+            "sampling": {"temperatures": [0, 1], "seeds": [0, 1], "new_tokens": 6},
         },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},

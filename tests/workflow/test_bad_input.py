@@ -66,6 +66,10 @@ INVALID: dict[str, tuple[Change, str]] = {
         setting(["two words"], "generation", "insertions", "words", "rare"),
         "`generation.insertions.words.rare[0]` is 'two words'; it must match the pattern",
     ),
+    "a temperature below 0": (
+        setting([0, -0.5], "generation", "sampling", "temperatures"),
+        "`generation.sampling.temperatures[1]` is -0.5; it must be at least 0.",
+    ),
     "a model that is not there": (
         setting("models/none", "models", "tiny", "path"),
         "`models.tiny.path` names models/none, which does not exist.",
@@ -299,6 +303,11 @@ BEYOND_THE_CONTEXT: dict[str, tuple[str, Change, str]] = {
         "generation/features.parquet",
         setting(60, "generation", "new_tokens"),
         "configuration key `generation.new_tokens`: 14 tokens of a prompt and 60 written",
+    ),
+    "samples": (
+        "generation/samples.parquet",
+        setting(60, "generation", "sampling", "new_tokens"),
+        "configuration key `generation.sampling.new_tokens`: 14 tokens of a prompt and 60 written",
     ),
 }
 

@@ -35,7 +35,16 @@ from inferometer.evaluation.tables import (
 )
 from inferometer.evaluation.tables import WINDOWS as SCORES
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED, DIGIT_ACCURACY, DIGITS
-from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED, WRITTEN
+from inferometer.generation.tables import (
+    DIVERSITY,
+    FEATURES,
+    INSERTED,
+    INSERTIONS,
+    LOGGED,
+    SAMPLES,
+    TEMPERATURES,
+    WRITTEN,
+)
 from inferometer.kv_cache.tables import (
     CACHE_CHOICES,
     CACHE_LATENCY,
@@ -158,8 +167,12 @@ TABLES: dict[str, Table] = {
     "tiny/generation/features.parquet": FEATURES,
     "tiny/generation/insertions.parquet": INSERTIONS,
     "tiny/generation/run.parquet": RUN,
+    "tiny/generation/samples.parquet": SAMPLES,
+    "tiny/generation/samples-run.parquet": RUN,
+    "tiny/generation/diversity.parquet": DIVERSITY,
     "summary/generation.parquet": LOGGED,
     "summary/insertions.parquet": INSERTED,
+    "summary/diversity.parquet": TEMPERATURES,
     "fundamentals/digits.parquet": DIGITS,
     "fundamentals/digits-run.parquet": RUN,
     "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
@@ -185,6 +198,7 @@ MEASURING_LOGS = [
     *(f"profile_{part}/{model}.log" for part in ("latency", "memory") for model in ("tiny", "shape")),
     *(f"profile_{part}/tiny.log" for part in ("cache", "baseline")),
     "trace_generation/tiny.log",
+    "sample_generations/tiny.log",
     "quantize_digits.log",
     "time_decoder.log",
 ]

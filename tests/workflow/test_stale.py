@@ -66,9 +66,11 @@ AFTER_CALIBRATION = {"summarize_ranges"} | CALIBRATION_FIGURES | ALL_SMOOTHED | 
 CACHE_FIGURES = {f"plot_cache_{figure} tiny" for figure in ("accuracy", "bytes", "bits")}
 TRACED = {"trace_caches tiny", "plot_cache_bits tiny"}  # from a prompt of its own
 CACHES = {"compare_caches tiny", "trace_caches tiny", "summarize_kv_cache"} | CACHE_FIGURES
-GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
-AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
-GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
+GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions", "diversity")}
+WRITTEN = {"trace_generation tiny", "summarize_generation", "plot_generation tiny", "plot_insertions tiny"}
+AFTER_SAMPLES = {"measure_diversity tiny", "summarize_diversity", "plot_diversity tiny"}
+SAMPLED = {"sample_generations tiny"} | AFTER_SAMPLES
+GENERATION = WRITTEN | SAMPLED
 PROFILE_FIGURES = {
     *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
     "plot_cache_speed tiny",
@@ -296,6 +298,18 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the words that do not belong": (
         configured(setting(["cloud"], "generation", "insertions", "words", "common")),
+        WRITTEN | {"summarize_runs", "report"},
+    ),
+    "the temperatures that are sampled": (
+        configured(setting([0, 0.5], "generation", "sampling", "temperatures")),
+        SAMPLED | {"summarize_runs", "report"},
+    ),
+    "a prompt that is only sampled": (
+        configured(setting("word1", "generation", "sampling", "prompts", "fact")),
+        SAMPLED | {"summarize_runs", "report"},
+    ),
+    "a prompt that is traced and sampled": (
+        configured(setting("word1", "generation", "prompts", "story")),
         GENERATION | {"summarize_runs", "report"},
     ),
     "the seeds of the digit classifier": (
@@ -314,7 +328,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | {"summarize_ranges"}
         | AFTER_PROFILING
         | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
-        | {"plot_insertions tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"},
+        | {"plot_insertions tiny", "plot_diversity tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -414,6 +428,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/generation/summary.py", other_result)),
         {"summarize_generation", "plot_insertions tiny", "report"},
     ),
+    "a function that compares samples": (
+        checked_out(edited("inferometer/generation/diversity.py", other_result)),
+        AFTER_SAMPLES | {"report"},
+    ),
     "a function that only figures of the generation use": (
         checked_out(edited("inferometer/generation/figures.py", other_result)),
         GENERATION_FIGURES | {"report"},
@@ -429,7 +447,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | GENERATION | CACHES - TRACED,
+        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | WRITTEN | CACHES - TRACED,
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
