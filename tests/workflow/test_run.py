@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -414,6 +415,24 @@ def test_rarities_of_what_was_written_are_what_plain_transformers_computes(study
         assert own["rarity"].tolist()[1:] == pytest.approx(losses.tolist(), rel=1e-4)
         written = own["generated"].tolist()[1:]
         assert logits[:-1].argmax(dim=-1)[written].tolist() == tokens[1:][written].tolist()
+
+
+def test_samples_are_as_likely_as_plain_transformers_computes(study: Study) -> None:
+    folder = study.results / "tiny/generation"
+    samples = read_table(SAMPLES, folder / "samples.parquet")
+    features = read_table(FEATURES, folder / "features.parquet")
+    compared = 0
+    for prompt, asked in features[~features["generated"]].groupby("prompt"):
+        before = asked.sort_values("position")["token"].tolist()
+        row: Any
+        for row in samples[(samples["prompt"] == prompt) & samples["ended_after"].isna()].itertuples():
+            tokens = torch.tensor([*before, *map(int, row.token_ids.split())])
+            with torch.no_grad():
+                logits = logits_of(plain_model(study))(tokens)
+            losses = nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="none")
+            assert row.nll == pytest.approx(float(losses[len(before) - 1 :].mean()), rel=1e-4)
+            compared += 1
+    assert compared >= 4
 
 
 def test_snakemakes_own_report_has_every_chapter_as_a_category(own_copy: Study) -> None:
