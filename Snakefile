@@ -34,6 +34,7 @@ include: "rules/evaluation.smk"
 include: "rules/capacity.smk"
 include: "rules/profiling.smk"
 include: "rules/kv_cache.smk"
+include: "rules/attention.smk"
 include: "rules/generation.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
@@ -53,6 +54,7 @@ rule all:
         rules.capacity.input,
         rules.profiling.input,
         rules.kv_cache.input,
+        rules.attention.input,
         rules.generation.input,
         rules.fundamentals.input,
         rules.summarize_runs.output,

@@ -108,6 +108,7 @@ def _check_names(config: Config) -> None:
             ("kv_cache.choices.question_sets", "question_sets", name)
             for name in config["kv_cache"]["choices"]["question_sets"]
         ),
+        ("attention.eviction.corpus", "corpora", config["attention"]["eviction"]["corpus"]),
         ("generation.insertions.corpus", "corpora", config["generation"]["insertions"]["corpus"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
@@ -215,6 +216,16 @@ def _check_caches(config: Config) -> None:
         )
 
 
+def _check_eviction(config: Config) -> None:
+    """A window must have room for more than its sinks."""
+    own = config["attention"]["eviction"]
+    if max(own["sink_tokens"]) >= own["window_tokens"]:
+        raise ConfigError(
+            f"configuration key `attention.eviction.sink_tokens` has {max(own['sink_tokens'])}, which leaves no room "
+            f"for the latest tokens in a window of {own['window_tokens']}; set it lower."
+        )
+
+
 def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
     """Widths of linear layers' inputs that are known before anything is fetched: the model's name and the width."""
     for name in config["study"]["models"]:
@@ -272,5 +283,6 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_schemes(config)
     _check_profiled(config)
     _check_caches(config)
+    _check_eviction(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

@@ -9,6 +9,7 @@ MEASURED = [
 ]
 CORPORA = sorted(
     {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
+    | {config["attention"]["eviction"]["corpus"]}
     | {config["generation"]["insertions"]["corpus"]}
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
