@@ -14,6 +14,13 @@ FIRST_TOKENS = 16  # right after the first eviction
 QUARTERS = 4  # of a window
 
 
+def kept(window: int, sinks: int | None) -> str:
+    """What an arm keeps, for readers: a window's tokens, of which some are sinks; None for an arm without a window."""
+    if sinks is None:
+        return "everything"
+    return f"the latest {window - sinks}" + (f" and the first {sinks}" if sinks else "")
+
+
 def _spans(window: int, last: int) -> Iterator[tuple[str, int, int]]:
     """The stretches of a text whose last predicted token has position `last`, with their first and last positions.
 
