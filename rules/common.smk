@@ -10,6 +10,8 @@ MEASURED = [
 CORPORA = sorted(
     {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
     | {config["generation"]["insertions"]["corpus"]}
+    | {config["attention"]["rounding"]["corpus"]}
+    | set(config["attention"]["inputs"]["corpora"])
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 SEARCHED = [
@@ -31,6 +33,15 @@ CHOOSING_POLICIES = [
     for policy in CACHE_POLICIES
     if "feature" in config["kv_cache"]["policies"][policy]
 ]
+ATTENTION_INPUTS = [
+    *config["attention"]["inputs"]["corpora"],
+    *config["attention"]["inputs"]["question_sets"],
+    *DUMMIES,
+]
+ATTENTION_FIGURES = [
+    *(f"maps-{text}" for text in ATTENTION_INPUTS),
+    *("sinks", "heads", "first_tokens", "residuals", "schemes"),
+]
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
@@ -42,6 +53,7 @@ wildcard_constraints:
     scheme="|".join(map(re.escape, config["schemes"])),
     policy="|".join(map(re.escape, config["kv_cache"]["policies"])),
     seed=r"\d+",
+    text="|".join(map(re.escape, ATTENTION_INPUTS)),
 
 
 def code(script, *data):

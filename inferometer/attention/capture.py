@@ -49,7 +49,7 @@ class LayerAttention:
 
 @dataclass
 class _Sums:
-    """What a layer's blocks add up to; numbers per head in float64."""
+    """What a layer's blocks add up to: sums of a head in float64, of what a token received in float32."""
 
     heads: int
     cells: int
@@ -62,7 +62,7 @@ class _Sums:
     map: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.received = torch.zeros(self.heads, 0, dtype=torch.float64, device=self.device)
+        self.received = torch.zeros(self.heads, 0, device=self.device)
 
     def add(self, name: str, values: Tensor, counted: Tensor) -> None:
         """Add values [heads, rows] of the rows that count."""
