@@ -9,8 +9,10 @@ MEASURED = [
 ]
 CORPORA = sorted(
     {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
-    | {config["attention"]["eviction"]["corpus"]}
     | {config["generation"]["insertions"]["corpus"]}
+    | {config["attention"]["rounding"]["corpus"]}
+    | {config["attention"]["eviction"]["corpus"]}
+    | set(config["attention"]["inputs"]["corpora"])
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 SEARCHED = [
@@ -32,6 +34,15 @@ CHOOSING_POLICIES = [
     for policy in CACHE_POLICIES
     if "feature" in config["kv_cache"]["policies"][policy]
 ]
+ATTENTION_INPUTS = [
+    *config["attention"]["inputs"]["corpora"],
+    *config["attention"]["inputs"]["question_sets"],
+    *DUMMIES,
+]
+ATTENTION_FIGURES = [
+    *(f"maps-{text}" for text in ATTENTION_INPUTS),
+    *("sinks", "heads", "first_tokens", "residuals", "schemes", "eviction"),
+]
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
@@ -43,6 +54,7 @@ wildcard_constraints:
     scheme="|".join(map(re.escape, config["schemes"])),
     policy="|".join(map(re.escape, config["kv_cache"]["policies"])),
     seed=r"\d+",
+    text="|".join(map(re.escape, ATTENTION_INPUTS)),
 
 
 def code(script, *data):

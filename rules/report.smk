@@ -46,6 +46,11 @@ FIGURES = [
         model=MEASURED,
         figure=["features", "insertions"],
     ),
+    *expand(
+        "results/{model}/attention/{figure}.svg",
+        model=MEASURED,
+        figure=ATTENTION_FIGURES,
+    ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
 ]
@@ -84,6 +89,11 @@ rule summarize_runs:
         ),
         expand("results/{model}/kv_cache/run.parquet", model=MEASURED),
         expand("results/{model}/generation/run.parquet", model=MEASURED),
+        expand(
+            "results/{model}/attention/{part}.parquet",
+            model=MEASURED,
+            part=["run", "rounded-run"],
+        ),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
     output:
@@ -140,6 +150,12 @@ rule report:
             table=["written", "features"],
         ),
         rules.summarize_generation.output,
+        expand(
+            "results/{model}/attention/{table}.parquet",
+            model=MEASURED,
+            table=["heads", "maps", "residuals", "rounded"],
+        ),
+        rules.summarize_attention.output,
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",
