@@ -92,7 +92,7 @@ rule summarize_runs:
         expand(
             "results/{model}/attention/{part}.parquet",
             model=MEASURED,
-            part=["run", "rounded-run"],
+            part=["run", "rounded-run", "eviction-run"],
         ),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
@@ -156,6 +156,7 @@ rule report:
             table=["heads", "maps", "residuals", "rounded"],
         ),
         rules.summarize_attention.output,
+        rules.summarize_eviction.output,
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",

@@ -254,6 +254,12 @@ BAD: list[tuple[str, object, str, str]] = [
     ("kv_cache/corpus", "pile", "`kv_cache.corpus` names 'pile'", "openwebtext, wikipedia"),
     ("kv_cache/choices/question_sets", ["arc"], "`kv_cache.choices.question_sets` names 'arc'", "mmlu-subset"),
     ("kv_cache/context_tokens", 320, "`kv_cache.context_tokens` is 320", "set it lower"),
+    # attention
+    ("attention/eviction/corpus", "pile", "`attention.eviction.corpus` names 'pile'", "openwebtext, wikipedia"),
+    ("attention/eviction/window_tokens", 126, "`attention.eviction.window_tokens`", "multiple of 4"),
+    ("attention/eviction/window_tokens", 4, "`attention.eviction.window_tokens` is 4", "at least 8"),
+    ("attention/eviction/sink_tokens", [0, 4], "`attention.eviction.sink_tokens[0]` is 0", "at least 1"),
+    ("attention/eviction/sink_tokens", [4, 128], "`attention.eviction.sink_tokens` has 128", "window of 128; set it"),
     # local files
     (
         f"models/{MODEL}",
