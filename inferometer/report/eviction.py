@@ -69,9 +69,10 @@ def _said_of_beginning(plain: Arm, with_sinks: list[Arm]) -> str:
     rises = plain.first["increase_low"] > 0
     what = ": the rise comes with the loss of the very first token" if rises else ", which shows no rise yet"
     return (
-        f"Nothing is evicted from a window of {plain.after['window_tokens']} tokens until they are read, and {same}: no token's nll is off "
-        f"by more than {number(apart, 1)} nats. Then the first token of the text goes. Over the {FIRST_TOKENS} tokens "
-        f"after that the mean nll is {_bounds(plain.first, 'increase')} nats above that of the full cache{what}."
+        f"Nothing is evicted from a window until its {plain.after['window_tokens']} tokens are read, and {same}: no "
+        f"token's nll is off by more than {number(apart, 1)} nats. Then the first token of the text goes. Over the "
+        f"{FIRST_TOKENS} tokens after that the mean nll is {_bounds(plain.first, 'increase')} nats above that of the "
+        f"full cache{what}."
     )
 
 

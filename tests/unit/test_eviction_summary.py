@@ -146,7 +146,7 @@ def test_a_figure_of_a_refused_model_has_the_full_cache_alone() -> None:
 
 def test_a_loss_that_comes_with_the_first_token_is_called_so(evicted: pd.DataFrame) -> None:
     beginning, whole, sinks, study = said_of_eviction(evicted, REPORTED)
-    assert beginning.startswith("Nothing is evicted from a window of 32 tokens until they are read, and all is as with")
+    assert beginning.startswith("Nothing is evicted from a window until its 32 tokens are read, and all is as with")
     assert beginning.endswith("the rise comes with the loss of the very first token.")
     assert "6 texts of 128 tokens" in whole
     assert "1.5" in whole
