@@ -15,7 +15,7 @@ from inferometer.models import load_model
 from inferometer.profiling.generation import random_prompt
 
 TOKENS = 2048
-ROUNDS = 3
+ROUNDS = 5
 WANTED_MB, WANTED_RATIO = 32, 2.2
 PLAIN, CAPTURE = "plain forward pass", "capture"
 
@@ -44,7 +44,8 @@ def bench_attention(sources: Path) -> None:
         model(tokens, logits_to_keep=1)
 
     arms: dict[str, Callable[[], object]] = {PLAIN: plain, CAPTURE: lambda: capture(model, tokens)}
-    peaks = {name: _added_peak_mb(arm, device) for name, arm in arms.items()}
+    rounds = [{name: _added_peak_mb(arm, device) for name, arm in arms.items()} for _ in range(ROUNDS)]
+    peaks = {name: median(peak[name] for peak in rounds) for name in arms}
     seconds = seconds_by_round(arms, device, ROUNDS)
     ratio = median(own / base for base, own in zip(seconds[PLAIN], seconds[CAPTURE], strict=True))
     heads = heads_of(model.config.to_dict(), "the configuration").query_heads

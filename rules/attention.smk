@@ -108,7 +108,7 @@ rule summarize_attention:
 
 rule plot_maps:
     input:
-        maps="results/{model}/attention/maps.parquet",
+        "results/{model}/attention/maps.parquet",
     output:
         report(
             "results/{model}/attention/maps-{text}.svg",
@@ -138,7 +138,10 @@ rule plot_sinks:
             "results/{model}/attention/sinks.svg",
             category="Attention",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Share on the first two tokens by layer"},
+            labels={
+                "model": "{model}",
+                "figure": "Share on the first two tokens by layer",
+            },
             caption="../report/captions/sinks.rst",
         ),
     log:
@@ -154,13 +157,16 @@ rule plot_sinks:
 
 rule plot_heads:
     input:
-        heads="results/{model}/attention/heads.parquet",
+        "results/{model}/attention/heads.parquet",
     output:
         report(
             "results/{model}/attention/heads.svg",
             category="Attention",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Share on the first two tokens by layer and head"},
+            labels={
+                "model": "{model}",
+                "figure": "Share on the first two tokens by layer and head",
+            },
             caption="../report/captions/sink_heads.rst",
         ),
     log:
@@ -176,7 +182,7 @@ rule plot_heads:
 
 rule plot_first_tokens:
     input:
-        sinks="results/summary/sinks.parquet",
+        "results/summary/sinks.parquet",
     output:
         report(
             "results/{model}/attention/first_tokens.svg",
@@ -205,7 +211,10 @@ rule plot_residuals:
             "results/{model}/attention/residuals.svg",
             category="Attention",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Massive activations at the first token"},
+            labels={
+                "model": "{model}",
+                "figure": "Massive activations at the first token",
+            },
             caption="../report/captions/residuals.rst",
         ),
     log:
@@ -227,7 +236,10 @@ rule plot_attention_schemes:
             "results/{model}/attention/schemes.svg",
             category="Attention",
             subcategory="{model}",
-            labels={"model": "{model}", "figure": "Sinks and entropies under rounding"},
+            labels={
+                "model": "{model}",
+                "figure": "Sinks and entropies under rounding",
+            },
             caption="../report/captions/attention_schemes.rst",
         ),
     log:

@@ -22,7 +22,7 @@ from inferometer.errors import InferometerError
 NAME = "inferometer"  # under which transformers finds the function
 FIRST = (1, 2, 4)  # tokens at the start whose share is taken; the source study takes two
 RECENT = 16  # tokens, the one itself among them, that count as recent
-BLOCK_BYTES = 2**22  # of the weights that are in memory at once, of all heads
+BLOCK_BYTES = 2**21  # of the weights that are in memory at once, of all heads
 LEAST_ROWS = 16  # queries at once, however long the text
 UNSUPPORTED = ("s_aux", "position_bias")  # what some models add to the scores or below the sum
 
@@ -32,10 +32,11 @@ class LayerAttention:
     """What one layer's heads attended to, as means over the queries that were captured.
 
     A share on the first k tokens [heads] is a mean over the queries that see more than k tokens, `uniform` what it
-    would be if each looked alike at all that it sees; `recent` is a mean over those that see more than RECENT. `entropy`
-    [heads] in nats and `distance` [heads] in tokens leave out the first token, which sees only itself. `received`
-    [heads, tokens] is the mean weight from later queries; not a number where none is later. `map` [heads, cells, cells]
-    is the share of a row of tokens' attention that goes to a column of tokens, so that each row sums to one.
+    would be if each looked alike at all that it sees; `recent` is a mean over those that see more than RECENT.
+    `entropy` [heads] in nats and `distance` [heads] in tokens leave out the first token, which sees only itself.
+    `received` [heads, tokens] is the mean weight from later queries; not a number where none is later. `map`
+    [heads, cells, cells] is the share of a row of tokens' attention that goes to a column of tokens, so that each row
+    sums to one.
     """
 
     first: dict[int, Tensor]
@@ -163,7 +164,7 @@ class Recorder:
     def _reduce(
         self, sums: _Sums, scores: Tensor, weights: Tensor, first: int, visible: Tensor | None, keys: int
     ) -> None:
-        """Add a block of weights [heads, rows, keys], whose first row is the token at `first`; overwrites the scores."""
+        """Add a block of weights [heads, rows, keys], its first row the token at `first`; overwrites the scores."""
         _, rows, seen = weights.shape
         places = torch.arange(first, first + rows, device=weights.device)
         sees = places + 1 if visible is None else visible.sum(dim=-1)

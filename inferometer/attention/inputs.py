@@ -43,7 +43,9 @@ def _joined(path: Path, *, questions: bool) -> list[str]:
     return [f"{row.context}{row.text}" for row in rows.itertuples()]
 
 
-def streams_of(tokenizer: PreTrainedTokenizerBase, corpora: Mapping[str, Path], sets: Mapping[str, Path]) -> dict[str, Tensor]:
+def streams_of(
+    tokenizer: PreTrainedTokenizerBase, corpora: Mapping[str, Path], sets: Mapping[str, Path]
+) -> dict[str, Tensor]:
     """Token ids [tokens] of every meaningful input, all its texts one after the other."""
     return {name: tokenize(tokenizer, _joined(path, questions=False)) for name, path in corpora.items()} | {
         name: tokenize(tokenizer, _joined(path, questions=True)) for name, path in sets.items()

@@ -1,8 +1,8 @@
 """Stretches of layers at one level, found by least squares: where attention sinks emerge, hold and decline.
 
 A curve over layers is cut into stretches of constant level with the smallest sum of squares (the exact optimum by
-dynamic programming, Auger and Lawrence 1989). How many there are is chosen by Schwarz's criterion as Yao (1988) uses it:
-n / 2 * log(squares / n) + cuts * log(n) is smallest, n being the number of layers.
+dynamic programming, Auger and Lawrence 1989). How many there are is chosen by Schwarz's criterion as Yao (1988) uses
+it: n / 2 * log(squares / n) + cuts * log(n) is smallest, n being the number of layers.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-MOST = 5  # stretches
 LEAST_LAYERS = 2  # of a stretch: one layer that differs is no level
 RESAMPLES = 1000
 SEED = 0
@@ -54,7 +53,7 @@ def _squares(curves: Values) -> Values:
 def segment(curves: Values) -> list[tuple[Values, NDArray[np.int64]]]:
     """For 1, 2, … stretches the smallest squares [curves] and where the stretches begin [curves, stretches].
 
-    `curves` is [curves, layers]. No more stretches are tried than MOST, nor than layers are enough for.
+    `curves` is [curves, layers]. As many stretches are tried as layers are enough for.
     """
     number, count = curves.shape
     cost = _squares(curves)
@@ -62,7 +61,7 @@ def segment(curves: Values) -> list[tuple[Values, NDArray[np.int64]]]:
     best[:, LEAST_LAYERS:] = cost[:, 0, LEAST_LAYERS:]
     begins: list[NDArray[np.int64]] = []
     found = [(best[:, count], np.zeros((number, 1), dtype=np.int64))]
-    for stretches in range(2, min(MOST, count // LEAST_LAYERS) + 1):
+    for stretches in range(2, count // LEAST_LAYERS + 1):
         sums = best[:, :count, None] + cost  # the last stretch begins at the second index, and ends before the third
         begins.append(sums.argmin(axis=1))
         best = sums.min(axis=1)

@@ -32,7 +32,9 @@ def _captured(model: PreTrainedModel, read: Any, steps: Sequence[Tensor]) -> pd.
     rows = [head_rows(layer, found, uniform=False) for layer, found in layers.items()]
     count = model.config.get_text_config().num_hidden_layers
     rows += [
-        pd.DataFrame([{"layer": layer, "reason": why_not(model, layer)}]) for layer in range(count) if layer not in layers
+        pd.DataFrame([{"layer": layer, "reason": why_not(model, layer)}])
+        for layer in range(count)
+        if layer not in layers
     ]
     return pd.concat(rows)
 

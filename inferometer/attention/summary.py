@@ -46,8 +46,8 @@ def summarize_sinks(heads: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _curves(rows: pd.DataFrame) -> NDArray[np.float64]:
     """The share on the first two tokens [texts, layers] of texts of one length, as they are."""
-    curves = rows.pivot(index=["input", "text"], columns="layer", values="first_2").to_numpy(dtype=np.float64)
-    return curves
+    curves = rows.pivot_table(index=["input", "text"], columns="layer", values="first_2")
+    return np.asarray(curves, dtype=np.float64)
 
 
 def summarize_phases(heads: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

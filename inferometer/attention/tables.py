@@ -63,7 +63,7 @@ MAPS = Table(
     columns=(
         Column("input", "string", "corpus, question set or dummy, as in heads.parquet"),
         Column("length", "string", "name of the length in the configuration"),
-        Column("map", "string", "first, middle or last layer; sink or local: the head that is most so in all texts"),
+        Column("map", "string", "first, middle or last layer; sink or local: the head that is most so"),
         Column("layer", "int64", "decoder layer, from 0"),
         Column("head", "int64", "query head, from 0; null: the mean over all heads", nullable=True),
         Column("row", "int64", "first token of those that look, from 0"),

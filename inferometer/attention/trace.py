@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from inferometer.attention.capture import FIRST, Captured, LayerAttention, capture
 from inferometer.attention.inputs import Text
-from inferometer.attention.names import BOS, OWN
+from inferometer.attention.names import BOS, DUMMIES, OWN
 from inferometer.attention.residuals import watching
 from inferometer.layers import chosen_layers
 from inferometer.progress import progress
@@ -54,9 +54,9 @@ def _positions(text: Text, captured: Captured) -> pd.DataFrame:
 
 
 def extreme_heads(heads: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Layer and head with the largest share on the first two tokens, and with the smallest distance relative to what
-    equal looks would have, by the name of their map; means over all texts as they are, of HEADS."""
-    own = heads[(heads["first_token"] == OWN) & heads["head"].notna()]
+    """Layer and head with the largest share on the first two tokens, and with the smallest distance relative to
+    the text's length, by the name of their map; means over all texts as they are that mean something, of HEADS."""
+    own = heads[(heads["first_token"] == OWN) & ~heads["input"].isin(DUMMIES) & heads["head"].notna()]
     own = own.assign(relative=own["distance_tokens"] / own["tokens"])
     means = own.groupby(["layer", "head"])[["first_2", "relative"]].mean()
     found: dict[str, Any] = {"sink": means["first_2"].idxmax(), "local": means["relative"].idxmin()}
