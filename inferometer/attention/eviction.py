@@ -21,13 +21,13 @@ from inferometer.device import Device
 from inferometer.errors import InferometerError
 from inferometer.features import rarity
 from inferometer.folding import TOLERANCE, relative_error
-from inferometer.kv_cache.cache import KEEPS_ALL
 from inferometer.manifest import Manifest
 from inferometer.models import load_tokenizer
 from inferometer.progress import progress
 from inferometer.text import corpus_tokens, windows_of
 
 NAME = "inferometer-eviction"  # under which transformers finds the attention
+SERVED = {"full_attention", "sliding_attention"}  # types of layers that see as far back as they are given tokens
 TEXT_WINDOWS = 4  # windows that a text is long
 LEAST_TEXTS = 2  # below that there is no interval
 QUERIES_AT_ONCE = 256
@@ -183,8 +183,8 @@ def why_not(model: PreTrainedModel, tokens: Tensor) -> str | None:
     """
     probe, name, config = tokens[:, :PROBE_TOKENS], type(model).__name__, model.config.get_text_config()
     tolerance = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
-    if others := set(getattr(config, "layer_types", None) or ()) - KEEPS_ALL:
-        return f"{name} has layers of type {', '.join(sorted(others))}, which do not keep every token by itself"
+    if others := set(getattr(config, "layer_types", None) or ()) - SERVED:
+        return f"{name} has layers of type {', '.join(sorted(others))}, from which single tokens can't be evicted"
     logits, found = _read(model, probe, Window(probe.shape[1], 1))
     if len(found.layers) < config.num_hidden_layers:
         return f"{name} does not compute its attention through transformers' attention interface"

@@ -16,6 +16,7 @@ from inferometer.manifest import Manifest
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
+from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
@@ -189,7 +190,7 @@ def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
         uses.setdefault(config[chapter]["corpus"], []).append(name)
     uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
     own = config["attention"]
-    for name in dict.fromkeys([*own["inputs"]["corpora"], own["rounding"]["corpus"]]):
+    for name in dict.fromkeys([*own["inputs"]["corpora"], own["rounding"]["corpus"], own["eviction"]["corpus"]]):
         uses.setdefault(name, []).append("attention")
     entries = {name: config["corpora"][name] for name in uses}
     return [
@@ -277,6 +278,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "kv_cache": kv_cache(config, results, printed),
         "generation": generation(config, results, printed),
         "attention": attention(config, results, printed),
+        "eviction": eviction(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

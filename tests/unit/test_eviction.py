@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -15,12 +16,15 @@ from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
 
 from inferometer.attention import eviction
-from inferometer.attention.eviction import Window, evict, why_not
+from inferometer.attention.eviction import Window, evict, read_texts, why_not
 from inferometer.attention.eviction_tables import EVICTION
 from inferometer.device import Device
 from inferometer.errors import InferometerError
+from inferometer.manifest import Manifest
+from inferometer.models import tokenize
+from inferometer.sources.tables import CORPUS
 from inferometer.tables import read_table, write_table
-from tests.tiny import COMMON, LLAMA_SHAPE, tiny_model
+from tests.tiny import COMMON, LLAMA_SHAPE, tiny_model, tiny_texts, tiny_tokenizer
 
 CPU = Device("cpu", "a processor")
 TOKENS = 30
@@ -184,7 +188,7 @@ def test_layers_without_single_tokens_are_refused() -> None:
     model = tiny_model()
     model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
     assert why_not(model, text()) == (
-        "LlamaForCausalLM has layers of type linear_attention, which do not keep every token by itself"
+        "LlamaForCausalLM has layers of type linear_attention, from which single tokens can't be evicted"
     )
 
 
@@ -290,3 +294,66 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
         model.lm_head.weight[3] = float("nan")
     with pytest.raises(InferometerError, match=r"not numbers \(NaN\) in text 0 \(full\)"):
         evict(model, [text(32)], 8, [4], CPU)
+
+
+# --- the texts ----------------------------------------------------------------------------------------------------
+
+
+def manifest(context_tokens: int) -> Manifest:
+    """What is known of a model that is never opened."""
+    return Manifest(
+        name="tiny",
+        origin="nowhere",
+        architecture="LlamaForCausalLM",
+        parameters=1,
+        layers=3,
+        hidden_size=32,
+        vocabulary=64,
+        context_tokens=context_tokens,
+        dtype="float32",
+        random_weights=False,
+        seed=None,
+        files=(),
+    )
+
+
+def settings(**changes: object) -> dict[str, object]:
+    """The section of the configuration."""
+    return {"corpus": "prose", "window_tokens": 16, "sink_tokens": [4], "max_windows": "all", **changes}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer, and a corpus of 1,200 tokens."""
+    path = tmp_path_factory.mktemp("texts")
+    tiny_tokenizer().save_pretrained(path)
+    texts = tiny_texts()
+    write_table(CORPUS, pd.DataFrame({"text_index": range(len(texts)), "text": texts}), path / "corpus.parquet")
+    return path
+
+
+def test_texts_are_four_windows_long_and_do_not_overlap(folder: Path) -> None:
+    texts = read_texts(manifest(64), folder, folder / "corpus.parquet", settings())
+    whole = tokenize(tiny_tokenizer(), tiny_texts())
+    assert len(texts) == 1200 // 64
+    assert torch.equal(torch.cat(texts, dim=1)[0], whole[: 64 * len(texts)])
+    assert len(read_texts(manifest(64), folder, folder / "corpus.parquet", settings(max_windows=3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "changes", "sentence"),
+    [
+        (63, {}, r"`attention\.eviction\.window_tokens` is 16, and texts are 4 times as long.* set it to at most 15"),
+        (4096, {"window_tokens": 400}, r"`attention\.eviction\.corpus`\) has 1200 tokens"),
+        (
+            4096,
+            {"max_windows": 1},
+            r"`attention\.eviction\.corpus`\) fills 1 window of 64 tokens, but an interval needs 2",
+        ),
+    ],
+)
+def test_texts_that_do_not_fit_are_refused_before_weights_are_read(
+    folder: Path, context_tokens: int, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(InferometerError, match=sentence):
+        read_texts(manifest(context_tokens), folder, folder / "corpus.parquet", settings(**changes))
