@@ -68,20 +68,13 @@ class EvictingLayer(DynamicLayer):
         self.tokens, self.sinks, self.back = tokens, sinks, back
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Take in one token; where there is no room, the oldest goes that is no sink, and all behind it move up."""
+        """Take in one token, and make room for the next: the oldest goes that is no sink, all behind it move up."""
         assert key_states.shape[2] == 1
-        if self.get_seq_length() == self.tokens:
-            assert self.keys is not None
-            assert self.values is not None
-            moved = self.back(self.keys[:, :, self.sinks + 1 :])
-            self.keys = torch.cat([self.keys[:, :, : self.sinks], moved], dim=2)
-            self.values = torch.cat([self.values[:, :, : self.sinks], self.values[:, :, self.sinks + 1 :]], dim=2)
-        found: tuple[Tensor, Tensor] = super().update(key_states, value_states)
-        return found
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys the next token will see, and that none of them is hidden."""
-        return min(self.get_seq_length() + query_length, self.tokens), 0
+        keys, values = super().update(key_states, value_states)
+        if keys.shape[2] == self.tokens:
+            self.keys = torch.cat([keys[:, :, : self.sinks], self.back(keys[:, :, self.sinks + 1 :])], dim=2)
+            self.values = torch.cat([values[:, :, : self.sinks], values[:, :, self.sinks + 1 :]], dim=2)
+        return keys, values
 
 
 @torch.no_grad()
@@ -152,10 +145,17 @@ def test_a_window_without_sinks_is_what_a_model_does_that_slides_by_itself() -> 
 
 @pytest.mark.parametrize(("window", "sinks"), [(TOKENS, 0), (TOKENS, 3), (9, 0), (9, 3)])
 @torch.no_grad()
-def test_a_layer_that_slides_further_than_the_window_still_slides(window: int, sinks: int) -> None:
+def test_a_layer_that_slides_by_itself_still_slides(window: int, sinks: int) -> None:
     """Within the cache the sinks are no nearer than six tokens, beyond the five that the layers look back."""
     model, tokens = mistral(5), text()
     torch.testing.assert_close(forgetting(model, tokens, window, sinks), plain(model, tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_slides_by_itself_looks_back_in_the_cache() -> None:
+    """To two of the three sinks, which in the text are ever further away."""
+    model, tokens = mistral(8), text()
+    expected = token_by_token(model, tokens, 9, 3)
+    torch.testing.assert_close(forgetting(model, tokens, 9, 3), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_computes_its_attention_as_before() -> None:
