@@ -22,6 +22,7 @@ ELSEWHERE = {  # files of a table that lie elsewhere than the others
     "summary/runs.parquet": "RUN",
     "<model>/evaluation/<scheme>/sensitivity-run.parquet": "RUN",
     **{f"<model>/profiling/{part}-run.parquet": "RUN" for part in ("latency", "memory", "cache", "baseline")},
+    "<model>/attention/rounded-run.parquet": "RUN",
     "fundamentals/digits-run.parquet": "RUN",
     "fundamentals/decoder-run.parquet": "RUN",
 }

@@ -64,25 +64,26 @@ def _lengths(sinks: pd.DataFrame) -> dict[str, int]:
     return dict(zip(ordered["length"], ordered["tokens"], strict=True))
 
 
+def _levels(stretches: pd.DataFrame) -> str:
+    """The stretches of one phase, each with its level and the interval of where it begins."""
+    parts = []
+    row: Any
+    for row in stretches.itertuples():
+        begins = f", beginning in [{row.first_layer_low}, {row.first_layer_high}]" if row.stretch else ""
+        parts.append(f"{percent(row.share, 0)} in {_layers(row.first_layer, row.last_layer)}{begins}")
+    return "; ".join(parts)
+
+
 def said_of_phases(sinks: pd.DataFrame, phases: pd.DataFrame) -> list[str]:
     """Where the sink emerges, holds and declines. Takes a model's rows of SINKS and PHASES."""
-    said = []
+    said, uniform = [], _meaningful(sinks).groupby("length")["uniform"].mean()
     for length, tokens in _lengths(sinks).items():
-        own = phases[(phases["length"] == length) & (phases["input"] == ALL_TEXTS)]
-        parts = []
-        stretch: Any
-        for stretch in own.itertuples():
-            begins = ""
-            if stretch.stretch:
-                begins = f", begins in {_layers(stretch.first_layer_low, stretch.first_layer_high)} (95 %)"
-            where = _layers(stretch.first_layer, stretch.last_layer)
-            parts.append(f"{stretch.phase} in {where} at {percent(stretch.share, 0)}{begins}")
-        uniform = _meaningful(sinks)
-        uniform = uniform[uniform["length"] == length]["uniform"].mean()
+        own = phases[(phases["length"] == length) & (phases["input"] == ALL_TEXTS)].sort_values("stretch")
+        parts = [f"{str(phase).capitalize()}: {_levels(rows)}" for phase, rows in own.groupby("phase", sort=False)]
         said.append(
-            f"Meaningful texts of {tokens} tokens, share on the first two: {'; '.join(parts)}. Equal looks at all "
-            f"tokens would give {percent(uniform)}. Least squares with BIC choose these {len(own)} stretches in "
-            f"{percent(own['agreeing'].iloc[0], 0)} of the resamples."
+            f"Meaningful texts of {tokens} tokens, share on the first two. {'. '.join(parts)}. Equal "
+            f"looks at all tokens would give {percent(uniform[length])}. Least squares with BIC choose as many "
+            f"stretches, {len(own)}, in {percent(own['agreeing'].iloc[0], 0)} of the resamples of the texts."
         )
     return said
 
@@ -154,7 +155,9 @@ def _widest(ranges: pd.DataFrame, rises: int, falls: int) -> str:
     """
     reach = ranges.assign(reach=ranges[["activation_min", "activation_max"]].abs().max(axis=1))
     reach = reach[reach["first_token"] & reach["decoder_layer"].notna()].nlargest(2, "reach")
-    listed = " and ".join(f"{row.layer} ({number(row.reach)})" for row in reach.itertuples())
+    listed = " and ".join(
+        f"{layer} ({number(size)})" for layer, size in zip(reach["layer"], reach["reach"], strict=True)
+    )
     same = sorted(reach["decoder_layer"].astype(int)) == sorted([rises, falls])
     link = "These are the layers that write it and take it away" if same else "Other layers than these two have them"
     return (

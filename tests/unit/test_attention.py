@@ -120,7 +120,7 @@ def test_a_sliding_window_is_each_layers_own_and_soft_capping_is_done() -> None:
 
 
 def test_half_precision_is_softened_in_float32() -> None:
-    model = tiny_model("llama", outliers=False).to(torch.bfloat16)
+    model = tiny_model("llama", outliers=False).bfloat16()
     expected, found = eager(model, TOKENS), capture(model, TOKENS, cells=64)
     for layer, weights in enumerate(attention[0] for attention in expected.attentions):
         own = found.layers[layer].map
@@ -226,7 +226,8 @@ def hybrid() -> PreTrainedModel:
         max_position_embeddings=CONTEXT_TOKENS,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def test_layers_without_softmax_attention_are_listed_with_their_reason() -> None:
@@ -460,11 +461,11 @@ def test_sinks_are_means_over_heads_and_texts_with_their_intervals(traced: Trace
     rows = traced.heads[(traced.heads["input"] == "prose") & (traced.heads["length"] == "long")]
     rows = rows[(rows["first_token"] == OWN) & (rows["layer"] == 1)]
     own = table[(table["input"] == "prose") & (table["length"] == "long") & (table["layer"] == 1)]
-    own = own[own["first_token"] == OWN].iloc[0]
-    assert own["share"] == pytest.approx(rows["first_2"].mean())
+    own = own[own["first_token"] == OWN]
+    assert own["share"].item() == pytest.approx(rows["first_2"].mean())
     texts = rows.groupby("text")["first_2"].mean()
-    assert texts.min() <= own["share_low"] < own["share"] < own["share_high"] <= texts.max()
-    assert own["texts"] == 3
+    assert texts.min() <= own["share_low"].item() < own["share"].item() < own["share_high"].item() <= texts.max()
+    assert own["texts"].item() == 3
 
 
 def test_phases_of_all_texts_together_leave_dummies_out(traced: Trace, tmp_path: Any) -> None:
