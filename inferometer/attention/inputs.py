@@ -28,7 +28,7 @@ class Text:
     tokens: Tensor
 
     @property
-    def labels(self) -> dict[str, object]:
+    def labels(self) -> dict[str, Any]:
         """The columns that say which text it is."""
         return {"input": self.input, "length": self.length, "first_token": self.first_token, "text": self.number}
 

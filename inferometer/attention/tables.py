@@ -1,5 +1,7 @@
 """Tables of the attention chapter."""
 
+from typing import Literal
+
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "model name in the configuration")
@@ -106,7 +108,13 @@ ROUNDED = Table(
     key=("scheme", "cache", "text", "layer", "head"),
 )
 
-_INTERVAL = "of its 95 % bootstrap interval over texts"
+
+def _bounds(name: str, kind: Literal["int64", "float64"], how: str = "") -> tuple[Column, Column]:
+    return (
+        Column(f"{name}_low", kind, f"lower end of its 95 % bootstrap interval over texts{how}"),
+        Column(f"{name}_high", kind, f"upper end of its 95 % bootstrap interval over texts{how}"),
+    )
+
 
 SINKS = Table(
     path="summary/sinks.parquet",
@@ -118,8 +126,7 @@ SINKS = Table(
         Column("layer", "int64", "decoder layer, from 0"),
         Column("texts", "int64", "texts"),
         Column("share", "float64", "share of attention on the first two tokens"),
-        Column("share_low", "float64", f"lower end {_INTERVAL}"),
-        Column("share_high", "float64", f"upper end {_INTERVAL}"),
+        *_bounds("share", "float64"),
         Column("uniform", "float64", "what it is where each token looks alike at all it sees"),
         Column("first_1", "float64", "share on the first token alone"),
         Column("recent", "float64", "share on the last 16 tokens; null for shorter texts", nullable=True),
@@ -139,8 +146,7 @@ PHASES = Table(
         Column("stretch", "int64", "number of the stretch, from 0"),
         Column("phase", "string", "plateau: the highest level; emergence before it, decline after it"),
         Column("first_layer", "int64", "layer that the stretch begins with"),
-        Column("first_layer_low", "int64", f"lower end {_INTERVAL}, for the same number of stretches"),
-        Column("first_layer_high", "int64", f"upper end {_INTERVAL}, for the same number of stretches"),
+        *_bounds("first_layer", "int64", ", for the same number of stretches"),
         Column("last_layer", "int64", "layer that it ends with"),
         Column("share", "float64", "its level: mean share on the first two tokens"),
         Column("agreeing", "float64", "share of the resamples in which BIC chooses as many stretches"),
@@ -153,8 +159,7 @@ def _moved(name: str, meaning: str) -> tuple[Column, ...]:
     return (
         Column(name, "float64", meaning),
         Column(f"{name}_change", "float64", "difference to float, paired text by text"),
-        Column(f"{name}_change_low", "float64", f"lower end {_INTERVAL}"),
-        Column(f"{name}_change_high", "float64", f"upper end {_INTERVAL}"),
+        *_bounds(f"{name}_change", "float64"),
     )
 
 

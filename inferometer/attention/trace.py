@@ -12,8 +12,10 @@ from inferometer.attention.capture import FIRST, Captured, LayerAttention, captu
 from inferometer.attention.inputs import Text
 from inferometer.attention.names import BOS, DUMMIES, OWN
 from inferometer.attention.residuals import watching
+from inferometer.attention.tables import HEADS, MAPS, POSITIONS
 from inferometer.layers import chosen_layers
 from inferometer.progress import progress
+from inferometer.tables import Table
 
 CELLS = 64  # rows and columns of a map; shorter texts are shown token by token
 
@@ -44,13 +46,13 @@ def _heads(text: Text, captured: Captured) -> pd.DataFrame:
     return pd.concat(rows).assign(**text.labels, tokens=text.tokens.shape[1])
 
 
-def _positions(text: Text, captured: Captured) -> pd.DataFrame:
+def _positions(text: Text, captured: Captured) -> list[pd.DataFrame]:
     frames = []
     for layer, found in captured.layers.items():
         received = found.received[:, :-1].mean(dim=0).numpy()
         frames.append(pd.DataFrame({"layer": layer, "position": np.arange(len(received)), "received": received}))
     labels = {name: value for name, value in text.labels.items() if name != "first_token"}
-    return pd.concat(frames).assign(**labels) if frames else pd.DataFrame()
+    return [frame.assign(**labels) for frame in frames]
 
 
 def extreme_heads(heads: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -79,7 +81,7 @@ def _map_rows(text: Text, name: str, layer: int, head: int | None, cells: Any, t
             "row": starts[rows],
             "column": starts[columns],
             "share": cells[rows, columns],
-            "row_text": [texts[row] if full else None for row in rows],
+            "row_text": [texts[row] if full else None for row in rows.tolist()],
             "cell_tokens": -(-tokens // count),
         }
     )
@@ -104,6 +106,12 @@ def _maps(
     return found
 
 
+def _joined(table: Table, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All frames as one, with the table's columns where there is none."""
+    empty = pd.DataFrame({column.name: pd.Series(dtype="object") for column in table.columns})
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
 def trace(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -124,23 +132,27 @@ def trace(
         heads.append(_heads(text, captured))
         residuals.append(pd.DataFrame(rows).assign(**text.labels))
         if text.first_token == OWN:
-            positions.append(_positions(text, captured))
+            positions += _positions(text, captured)
         if shown:
             drawn.append((text, captured.layers))
     if no_bos is not None:
         first = begun[0]
         labels = {**first.labels, "first_token": BOS}
         heads.append(pd.DataFrame([{**labels, "reason": no_bos}]))
-    table = pd.concat(heads, ignore_index=True).astype(dict.fromkeys(("layer", "head", "tokens"), "Int64"))
+    columns = [column.name for column in HEADS.columns if column.name not in ("device", "dtype")]
+    table = pd.concat(heads, ignore_index=True).reindex(columns=columns)
+    table = table.astype(dict.fromkeys(("layer", "head", "tokens"), "Int64"))
     extremes = extreme_heads(table) if drawn and drawn[0][1] else {}
     maps = []
     for text, layers in drawn:
-        tokens = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in text.tokens[0].tolist()]
-        maps += _maps(text, layers, extremes, tokens)
+        words: Any = [
+            tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in text.tokens[0].tolist()
+        ]
+        maps += _maps(text, layers, extremes, words)
     machine = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
     return Trace(
         heads=table.assign(**machine),
-        positions=pd.concat(positions, ignore_index=True),
-        maps=pd.concat(maps, ignore_index=True).astype({"head": "Int64"}) if maps else pd.DataFrame(),
+        positions=_joined(POSITIONS, positions),
+        maps=_joined(MAPS, maps).astype({"head": "Int64"}),
         residuals=pd.concat(residuals, ignore_index=True),
     )

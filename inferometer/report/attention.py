@@ -64,25 +64,26 @@ def _lengths(sinks: pd.DataFrame) -> dict[str, int]:
     return dict(zip(ordered["length"], ordered["tokens"], strict=True))
 
 
+def _levels(stretches: pd.DataFrame) -> str:
+    """The stretches of one phase, each with its level and the interval of where it begins."""
+    parts = []
+    row: Any
+    for row in stretches.itertuples():
+        begins = f", beginning in [{row.first_layer_low}, {row.first_layer_high}]" if row.stretch else ""
+        parts.append(f"{percent(row.share, 0)} in {_layers(row.first_layer, row.last_layer)}{begins}")
+    return "; ".join(parts)
+
+
 def said_of_phases(sinks: pd.DataFrame, phases: pd.DataFrame) -> list[str]:
     """Where the sink emerges, holds and declines. Takes a model's rows of SINKS and PHASES."""
-    said = []
+    said, uniform = [], _meaningful(sinks).groupby("length")["uniform"].mean()
     for length, tokens in _lengths(sinks).items():
-        own = phases[(phases["length"] == length) & (phases["input"] == ALL_TEXTS)]
-        parts = []
-        stretch: Any
-        for stretch in own.itertuples():
-            begins = ""
-            if stretch.stretch:
-                begins = f", begins in {_layers(stretch.first_layer_low, stretch.first_layer_high)} (95 %)"
-            where = _layers(stretch.first_layer, stretch.last_layer)
-            parts.append(f"{stretch.phase} in {where} at {percent(stretch.share, 0)}{begins}")
-        uniform = _meaningful(sinks)
-        uniform = uniform[uniform["length"] == length]["uniform"].mean()
+        own = phases[(phases["length"] == length) & (phases["input"] == ALL_TEXTS)].sort_values("stretch")
+        parts = [f"{str(phase).capitalize()}: {_levels(rows)}" for phase, rows in own.groupby("phase", sort=False)]
         said.append(
-            f"Meaningful texts of {tokens} tokens, share on the first two: {'; '.join(parts)}. Equal looks at all "
-            f"tokens would give {percent(uniform)}. Least squares with BIC choose these {len(own)} stretches in "
-            f"{percent(own['agreeing'].iloc[0], 0)} of the resamples."
+            f"Meaningful texts of {tokens} tokens, share on the first two. {'. '.join(parts)}. Equal "
+            f"looks at all tokens would give {percent(uniform[length])}. Least squares with BIC choose as many "
+            f"stretches, {len(own)}, in {percent(own['agreeing'].iloc[0], 0)} of the resamples of the texts."
         )
     return said
 
@@ -139,10 +140,11 @@ def said_of_first_tokens(sinks: pd.DataFrame, words: Mapping[str, str]) -> list[
         for name, row in means.loc[[name for name in names if name in means.index]].iterrows()
     ]
     gap = float(means["share"].max() - means["share"].min())
+    by_position = gap < means["share"].min() / 2
     return [
-        f"The same texts ({kind['input']}, {kind.tokens} tokens), mean over layers, with {'; '.join(parts)}. What stands "
-        f"first moves the share by {number(100 * gap)} percentage points at most: the sink belongs to the "
-        f"{'position more than to the token' if gap < means['share'].min() / 2 else 'token as much as to the position'}."
+        f"The same texts ({kind['input']}, {kind.tokens} tokens), mean over layers, with {'; '.join(parts)}. What "
+        f"stands first moves the share by {number(100 * gap)} percentage points at most: the sink belongs to the "
+        f"{'position more than to the token' if by_position else 'token as much as to the position'}."
     ]
 
 
@@ -153,7 +155,9 @@ def _widest(ranges: pd.DataFrame, rises: int, falls: int) -> str:
     """
     reach = ranges.assign(reach=ranges[["activation_min", "activation_max"]].abs().max(axis=1))
     reach = reach[reach["first_token"] & reach["decoder_layer"].notna()].nlargest(2, "reach")
-    listed = " and ".join(f"{row.layer} ({number(row.reach)})" for row in reach.itertuples())
+    listed = " and ".join(
+        f"{layer} ({number(size)})" for layer, size in zip(reach["layer"], reach["reach"], strict=True)
+    )
     same = sorted(reach["decoder_layer"].astype(int)) == sorted([rises, falls])
     link = "These are the layers that write it and take it away" if same else "Other layers than these two have them"
     return (
@@ -168,7 +172,7 @@ def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.D
     largest = largest.assign(magnitude=largest["value"].abs())
     own = largest[~largest["input"].isin(DUMMIES)]
     own = own.assign(ratio=own["magnitude"] / own["median_magnitude"])
-    medians = own.groupby("layer")[["magnitude", "ratio", "later_magnitude"]].median()
+    medians: Any = own.groupby("layer")[["magnitude", "ratio", "later_magnitude"]].median()
     massive = medians[(medians["ratio"] >= MASSIVE_RATIO) & (medians["magnitude"] >= MASSIVE_MAGNITUDE)]
     top = medians["magnitude"].idxmax()
     channels = own[own["layer"] == top]["channel"].value_counts(normalize=True)
@@ -179,9 +183,9 @@ def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.D
     steps = medians["magnitude"].diff().iloc[1:]
     rises, falls = int(steps.idxmax()), int(steps.idxmin())
     length = list(_lengths(sinks))[-1]
-    shares = _meaningful(sinks)
-    shares = shares[shares["length"] == length].groupby("layer")["share"].mean()
-    repeated = largest[(largest["input"] == REPEATED) & (largest["layer"] == top)].median(numeric_only=True)
+    longest = _meaningful(sinks[sinks["length"] == length])
+    shares: Any = longest.groupby("layer")["share"].mean()
+    repeated: Any = largest[(largest["input"] == REPEATED) & (largest["layer"] == top)].median(numeric_only=True)
     return [
         f"Behind layer {top} the largest value at the first token is {number(medians['magnitude'][top])}, "
         f"{number(medians['ratio'][top])} times the median of all (medians over texts), in channel "
@@ -204,8 +208,8 @@ def said_of_rounding(schemes: pd.DataFrame, context_tokens: int) -> list[str]:
         name = arm(row["scheme"], row["cache"])
         if row["share_change_low"] == row["share_change_high"] == 0:
             said.append(
-                f"{name}: {percent(row['share'])} of the attention of tokens from {context_tokens} on lies on the first "
-                f"two, at an entropy of {number(row['entropy'])} nats, mean over layers and heads."
+                f"{name}: {percent(row['share'])} of the attention of tokens from {context_tokens} on lies on the "
+                f"first two, at an entropy of {number(row['entropy'])} nats, mean over layers and heads."
             )
             continue
         share = [100 * row[f"share_change{end}"] for end in ("", "_low", "_high")]
@@ -222,7 +226,7 @@ def said_of_maps(maps: pd.DataFrame, heads: pd.DataFrame) -> list[str]:
     if maps.empty:
         return []
     rows = maps.drop_duplicates("map").set_index("map")
-    own = _meaningful(heads).groupby(["layer", "head"])[["first_2", "distance_tokens"]].mean()
+    own: Any = _meaningful(heads).groupby(["layer", "head"])[["first_2", "distance_tokens"]].mean()
     sink, local = ((int(rows["layer"][name]), int(rows["head"][name])) for name in ("sink", "local"))
     return [
         f"Over all texts that mean something, head {sink[1]} of layer {sink[0]} looks most at the first two tokens "
@@ -265,8 +269,8 @@ def _figures(folder: Path, name: str) -> dict[str, Figure]:
         "residuals": Figure(
             folder / "residuals.svg",
             "Above: the largest magnitude of the residual stream at the first token behind each layer, median and 90 % "
-            "of the texts that mean something, beside the same channel at later tokens and the median of all. Below: the share of "
-            "attention on the first two tokens, mean over inputs.",
+            "of the texts that mean something, beside the same channel at later tokens and the median of all. Below: "
+            "the share of attention on the first two tokens, mean over the same texts.",
             f"Line charts of {name}'s largest activations at the first token and of its attention sink by layer.",
         ),
         "schemes": Figure(

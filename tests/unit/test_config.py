@@ -67,7 +67,7 @@ LOCAL_QUESTIONS = {"source": "local", "path": "config/config.yaml", "format": "h
 
 BAD: list[tuple[str, object, str, str]] = [
     # unknown keys, on every level
-    ("colour", 1, "`colour`", "known here: calibration, capacity, corpora"),
+    ("colour", 1, "`colour`", "known here: attention, calibration, capacity"),
     (f"models/{MODEL}/colour", 1, f"`models.{MODEL}.colour`", "known here"),
     (f"models/{MODEL}/revision", COMMIT, f"`models.{MODEL}.revision`", "known here"),
     ("corpora/wikipedia/colour", 1, "`corpora.wikipedia.colour`", "known here"),

@@ -378,6 +378,25 @@ def new_study(folder: Path, place: Place) -> Study:
             "new_tokens": 12,
             "insertions": {"corpus": "evaluation-text", "context_tokens": 32, "contexts": 3},
         },
+        "attention": {
+            "inputs": {
+                "corpora": ["evaluation-text"],
+                "question_sets": ["quiz"],
+                "lengths": {
+                    "short": {"tokens": 8, "texts": 2},
+                    "medium": {"tokens": 16, "texts": 2},
+                    "long": {"tokens": 48, "texts": 2},
+                },
+            },
+            "first_token": {"input": "evaluation-text", "words": {"common": "word1", "rare": "word2"}},
+            "rounding": {
+                "corpus": "evaluation-text",
+                "window_tokens": WINDOW_TOKENS,
+                "max_windows": 2,
+                "context_tokens": 16,
+                "step_tokens": 8,
+            },
+        },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
             "decoder": {"tokens": [2, 5], "repetitions": 2},

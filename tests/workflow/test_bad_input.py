@@ -209,6 +209,11 @@ FAULTS = {
         "evaluate_reference/tiny/fp.log",
         "configuration key `evaluation.window_tokens` is 65, but tiny has a context of 64 tokens",
     ),
+    "attention": Fault(
+        "tiny/attention/heads.parquet",
+        "capture_attention/tiny.log",
+        "configuration key `attention.inputs.lengths.long.tokens` is 65, but tiny has a context of 64 tokens",
+    ),
     "insertions": Fault(
         "tiny/generation/insertions.parquet",
         "trace_generation/tiny.log",
@@ -243,6 +248,7 @@ def failed(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Failed:
         config["calibration"]["corpus"] = "short"
         config["evaluation"]["window_tokens"] = 65
         config["generation"]["insertions"]["corpus"] = "short"
+        config["attention"]["inputs"]["lengths"]["long"]["tokens"] = 65
 
     own = own.changed(define)
     unreadable_weights(own)

@@ -69,6 +69,12 @@ CACHES = {"compare_caches tiny", "trace_caches tiny", "summarize_kv_cache"} | CA
 GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
 AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
 GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
+ATTENTION_INPUTS = ("evaluation-text", "quiz", "repeated", "random")
+RAW_ATTENTION_FIGURES = {"plot_heads tiny", *(f"plot_maps tiny/{text}" for text in ATTENTION_INPUTS)}
+SINK_FIGURES = {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")}
+ATTENTION_FIGURES = RAW_ATTENTION_FIGURES | SINK_FIGURES
+AFTER_COMPARED = {"summarize_attention"} | SINK_FIGURES
+ATTENTION = {"capture_attention tiny", "compare_attention tiny"} | AFTER_COMPARED | RAW_ATTENTION_FIGURES
 PROFILE_FIGURES = {
     *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
     "plot_cache_speed tiny",
@@ -90,6 +96,7 @@ ALL_FIGURES = (
     | PROFILE_FIGURES
     | BASELINE_FIGURE
     | GENERATION_FIGURES
+    | ATTENTION_FIGURES
     | CACHE_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
@@ -102,6 +109,7 @@ ONE_MODEL = (
     | CALIBRATION_FIGURES
     | PROFILED_TINY
     | GENERATION
+    | ATTENTION
     | CACHES
 )
 
@@ -298,6 +306,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting(["cloud"], "generation", "insertions", "words", "common")),
         GENERATION | {"summarize_runs", "report"},
     ),
+    "the texts whose attention is looked at": (
+        configured(setting(3, "attention", "inputs", "lengths", "short", "texts")),
+        ATTENTION - {"compare_attention tiny"} | {"summarize_runs", "report"},
+    ),
+    "the steps in which attention under rounding is read": (
+        configured(setting(4, "attention", "rounding", "step_tokens")),
+        {"compare_attention tiny", "summarize_runs", "report"} | AFTER_COMPARED,
+    ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
         {"quantize_digits"} | AFTER_DIGITS,
@@ -418,6 +434,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/generation/figures.py", other_result)),
         GENERATION_FIGURES | {"report"},
     ),
+    "a function that captures attention": (
+        checked_out(edited("inferometer/attention/capture.py", other_result)),
+        ATTENTION | {"summarize_runs", "report"},
+    ),
+    "a function that finds phases": (
+        checked_out(edited("inferometer/attention/phases.py", other_result)),
+        AFTER_COMPARED | {"report"},
+    ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -429,11 +453,21 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | GENERATION | CACHES - TRACED,
+        {"fetch_corpus evaluation-text"}
+        | EVALUATED
+        | SENSITIVITY
+        | AFTER_EVALUATION
+        | GENERATION
+        | ATTENTION
+        | CACHES - TRACED,
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION | (CACHES - TRACED),
+        {"fetch_questions quiz"}
+        | EVALUATED
+        | AFTER_EVALUATION
+        | (CACHES - TRACED)
+        | ATTENTION - {"compare_attention tiny"},
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
