@@ -396,6 +396,7 @@ def new_study(folder: Path, place: Place) -> Study:
                 "context_tokens": 16,
                 "step_tokens": 8,
             },
+            "eviction": {"corpus": "evaluation-text", "window_tokens": 8, "sink_tokens": [2], "max_windows": 2},
         },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from inferometer.attention.eviction_tables import EVICTED, EVICTION
 from inferometer.attention.tables import (
     ATTENTION_SCHEMES,
     HEADS,
@@ -177,6 +178,9 @@ TABLES: dict[str, Table] = {
     "tiny/attention/run.parquet": RUN,
     "tiny/attention/rounded.parquet": ROUNDED,
     "tiny/attention/rounded-run.parquet": RUN,
+    "tiny/attention/eviction.parquet": EVICTION,
+    "tiny/attention/eviction-run.parquet": RUN,
+    "summary/eviction.parquet": EVICTED,
     "summary/sinks.parquet": SINKS,
     "summary/phases.parquet": PHASES,
     "summary/attention_schemes.parquet": ATTENTION_SCHEMES,
@@ -207,6 +211,7 @@ MEASURING_LOGS = [
     "trace_generation/tiny.log",
     "capture_attention/tiny.log",
     "compare_attention/tiny.log",
+    "evict_sinks/tiny.log",
     "quantize_digits.log",
     "time_decoder.log",
 ]

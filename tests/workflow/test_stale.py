@@ -75,6 +75,8 @@ SINK_FIGURES = {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "r
 ATTENTION_FIGURES = RAW_ATTENTION_FIGURES | SINK_FIGURES
 AFTER_COMPARED = {"summarize_attention"} | SINK_FIGURES
 ATTENTION = {"capture_attention tiny", "compare_attention tiny"} | AFTER_COMPARED | RAW_ATTENTION_FIGURES
+AFTER_EVICTION = {"summarize_eviction", "plot_eviction tiny"}
+EVICTION = {"evict_sinks tiny"} | AFTER_EVICTION
 PROFILE_FIGURES = {
     *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
     "plot_cache_speed tiny",
@@ -97,6 +99,7 @@ ALL_FIGURES = (
     | BASELINE_FIGURE
     | GENERATION_FIGURES
     | ATTENTION_FIGURES
+    | {"plot_eviction tiny"}
     | CACHE_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
@@ -110,6 +113,7 @@ ONE_MODEL = (
     | PROFILED_TINY
     | GENERATION
     | ATTENTION
+    | EVICTION
     | CACHES
 )
 
@@ -314,6 +318,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting(4, "attention", "rounding", "step_tokens")),
         {"compare_attention tiny", "summarize_runs", "report"} | AFTER_COMPARED,
     ),
+    "the sinks that are kept": (
+        configured(setting([1], "attention", "eviction", "sink_tokens")),
+        EVICTION | {"summarize_runs", "report"},
+    ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
         {"quantize_digits"} | AFTER_DIGITS,
@@ -438,6 +446,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/attention/capture.py", other_result)),
         ATTENTION | {"summarize_runs", "report"},
     ),
+    "a function that evicts tokens": (
+        checked_out(edited("inferometer/attention/eviction.py", other_result)),
+        EVICTION | {"summarize_runs", "report"},
+    ),
+    "a function that only the summary of evicted tokens uses": (
+        checked_out(edited("inferometer/attention/eviction_summary.py", other_result)),
+        AFTER_EVICTION | {"report"},
+    ),
     "a function that finds phases": (
         checked_out(edited("inferometer/attention/phases.py", other_result)),
         AFTER_COMPARED | {"report"},
@@ -459,6 +475,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_EVALUATION
         | GENERATION
         | ATTENTION
+        | EVICTION
         | CACHES - TRACED,
     ),
     "the content of questions": (
