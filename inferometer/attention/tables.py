@@ -1,7 +1,5 @@
 """Tables of the attention chapter."""
 
-from typing import Literal
-
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "model name in the configuration")
@@ -109,10 +107,10 @@ ROUNDED = Table(
 )
 
 
-def _bounds(name: str, kind: Literal["int64", "float64"], how: str = "") -> tuple[Column, Column]:
+def _bounds(name: str) -> tuple[Column, Column]:
     return (
-        Column(f"{name}_low", kind, f"lower end of its 95 % bootstrap interval over texts{how}"),
-        Column(f"{name}_high", kind, f"upper end of its 95 % bootstrap interval over texts{how}"),
+        Column(f"{name}_low", "float64", "lower end of its 95 % bootstrap interval over texts"),
+        Column(f"{name}_high", "float64", "upper end of its 95 % bootstrap interval over texts"),
     )
 
 
@@ -126,7 +124,7 @@ SINKS = Table(
         Column("layer", "int64", "decoder layer, from 0"),
         Column("texts", "int64", "texts"),
         Column("share", "float64", "share of attention on the first two tokens"),
-        *_bounds("share", "float64"),
+        *_bounds("share"),
         Column("uniform", "float64", "what it is where each token looks alike at all it sees"),
         Column("first_1", "float64", "share on the first token alone"),
         Column("recent", "float64", "share on the last 16 tokens; null for shorter texts", nullable=True),
@@ -146,7 +144,8 @@ PHASES = Table(
         Column("stretch", "int64", "number of the stretch, from 0"),
         Column("phase", "string", "plateau: the highest level; emergence before it, decline after it"),
         Column("first_layer", "int64", "layer that the stretch begins with"),
-        *_bounds("first_layer", "int64", ", for the same number of stretches"),
+        Column("first_layer_low", "int64", "lower end of its 95 % bootstrap interval, for as many stretches"),
+        Column("first_layer_high", "int64", "upper end of its 95 % bootstrap interval, for as many stretches"),
         Column("last_layer", "int64", "layer that it ends with"),
         Column("share", "float64", "its level: mean share on the first two tokens"),
         Column("agreeing", "float64", "share of the resamples in which BIC chooses as many stretches"),
@@ -159,7 +158,7 @@ def _moved(name: str, meaning: str) -> tuple[Column, ...]:
     return (
         Column(name, "float64", meaning),
         Column(f"{name}_change", "float64", "difference to float, paired text by text"),
-        *_bounds(f"{name}_change", "float64"),
+        *_bounds(f"{name}_change"),
     )
 
 
