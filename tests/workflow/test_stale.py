@@ -283,6 +283,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | (PROFILED_TINY - {"profile_latency tiny", "profile_kernels tiny"})
         | AFTER_PROFILING
         | GENERATION
+        | ATTENTION
+        | EVICTION
         | CACHES,
     ),
     "the lengths of prompts that are timed": (
