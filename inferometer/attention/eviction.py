@@ -103,8 +103,8 @@ def attend(
         begin, end = int(rows[0]), int(rows[-1]) + 1
         first, latest = slice(0, window.sinks), slice(max(window.sinks, begin + 1 - window.latest), end)
         keys = torch.cat([places[first], places[latest]])
-        scores = [in_cache[:, rows] @ key[:, first].mT, in_text[:, rows] @ key[:, latest].mT]
-        scores = torch.cat(scores, dim=-1).float() * scaling
+        products = [in_cache[:, rows] @ key[:, first].mT, in_text[:, rows] @ key[:, latest].mT]
+        scores = torch.cat(products, dim=-1).float() * scaling
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
         back = rows[:, None] - keys

@@ -31,7 +31,7 @@ def _draw_beginning(axes: Axes, table: pd.DataFrame, window: int, colours: Mappi
     near = table[table["position"].between(window - SHOWN_BEFORE + 1, window + SHOWN_AFTER)]
     scores = near.pivot_table("nll", index="text", columns=["arm", "position"])
     for arm, colour in colours.items():
-        increase = (scores[arm] - scores[FULL]).mean()
+        increase: Any = (scores[arm] - scores[FULL]).mean()
         axes.plot(increase.index - window, increase, "o-", ms=3, lw=1, color=colour)
     axes.set_xlabel("tokens evicted")
 

@@ -64,7 +64,7 @@ class EvictingLayer(DynamicLayer):
     """Keys and values of one layer as StreamingLLM keeps them: keys are rotated to their positions in the cache."""
 
     def __init__(self, tokens: int, sinks: int, back: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers'
         self.tokens, self.sinks, self.back = tokens, sinks, back
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,8 @@ def test_a_window_that_is_never_filled_changes_nothing(kind: str, sinks: int) ->
 def mistral(sliding_window: int | None) -> PreTrainedModel:
     """A tiny model whose own attention slides, with the same weights for every window."""
     torch.manual_seed(0)
-    config = MistralConfig(**COMMON, **LLAMA_SHAPE, sliding_window=sliding_window, use_cache=False)
+    shape: dict[str, Any] = {**COMMON, **LLAMA_SHAPE, "sliding_window": sliding_window, "use_cache": False}
+    config = MistralConfig(**shape)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for layer in model.model.layers:
         layer.self_attn.q_proj.weight.mul_(20)  # so that it matters what is seen
@@ -268,7 +269,7 @@ def test_every_token_has_a_row_for_every_arm(tmp_path: Path) -> None:
     table = read_table(EVICTION, tmp_path / "eviction.parquet").set_index(["arm", "text"])
     for index, tokens in enumerate(texts):
         for arm, sinks in (("full", None), ("window", 0), ("window + 1", 1), ("window + 4", 4)):
-            own = table.loc[(arm, index)]
+            own: Any = table.loc[(arm, index)]
             logits = plain(model, tokens) if sinks is None else forgetting(model, tokens, 8, sinks)
             expected = cross_entropy(logits[:-1], tokens[0, 1:], reduction="none")
             assert own["position"].tolist() == list(range(1, 32))
@@ -280,7 +281,7 @@ def test_every_token_has_a_row_for_every_arm(tmp_path: Path) -> None:
 def test_a_model_that_is_refused_still_reads_with_a_full_cache(tmp_path: Path) -> None:
     table = evict(tiny_model("gpt2"), [text(32)], 8, [4], CPU)
     write_table(EVICTION, table.assign(corpus="prose"), tmp_path / "eviction.parquet")
-    own = table.set_index("arm")
+    own: Any = table.set_index("arm")
     assert own.loc["full", "nll"].notna().all()
     assert own.loc["full", "reason"].isna().all()
     for arm in ("window", "window + 4"):

@@ -43,7 +43,7 @@ def row_of(evicted: pd.DataFrame, arm: str, span: str) -> Any:
 
 def test_stretches_cover_the_text_and_part_where_the_window_is_full(evicted: pd.DataFrame) -> None:
     own = evicted[evicted["arm"] == "window"]
-    reach = own.set_index("span")[["first_position", "last_position"]]
+    reach: Any = own.set_index("span")[["first_position", "last_position"]]
     last = 4 * WINDOW - 1
     assert reach.loc["before"].tolist() == [1, WINDOW]
     assert reach.loc["first"].tolist() == [WINDOW + 1, WINDOW + FIRST_TOKENS]
@@ -110,7 +110,8 @@ def test_arms_are_told_in_words() -> None:
 
 def lines(axes: Axes) -> list[Any]:
     """The lines that join points."""
-    return [line for line in axes.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata())]
+    drawn: list[Any] = list(axes.get_lines())
+    return [line for line in drawn if line.get_linestyle() == "-" and len(line.get_xdata())]
 
 
 def test_the_figure_shows_every_arm_with_the_values_of_the_tables(
