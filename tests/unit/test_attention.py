@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from inferometer.attention import capture as capturing_module
+from inferometer.attention import rounded as rounded_module
 from inferometer.attention.capture import FIRST, RECENT, Recorder, capture, capturing
 from inferometer.attention.inputs import Text, begun_otherwise, texts_of
 from inferometer.attention.names import ALL_TEXTS, BOS, DUMMIES, FLOAT, OWN, RANDOM, REPEATED
@@ -24,7 +25,6 @@ from inferometer.attention.summary import summarize_phases, summarize_rounded, s
 from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES, POSITIONS, RESIDUALS, ROUNDED, SINKS
 from inferometer.attention.trace import Trace, trace
 from inferometer.errors import InferometerError
-from inferometer.kv_cache import compare
 from inferometer.kv_cache.policies import Policy
 from inferometer.manifest import Manifest
 from inferometer.schemes import Scheme
@@ -393,7 +393,9 @@ def test_the_float_arm_is_what_transformers_own_weights_say_of_the_later_tokens(
 
 
 def test_a_cache_that_can_not_serve_a_model_is_a_row_that_says_why(monkeypatch: Any) -> None:
-    monkeypatch.setattr(compare, "why_not", lambda _model, policy: "it won't" if policy.name == "coarse" else None)
+    monkeypatch.setattr(
+        rounded_module, "why_not", lambda _model, policy: "it won't" if policy.name == "coarse" else None
+    )
     found = rounded(tiny_model("llama"))
     assert set(found[found["cache"] == "coarse"]["reason"]) == {"it won't"}
     assert found[found["cache"] == "fine"]["reason"].isna().all()

@@ -388,7 +388,7 @@ def new_study(folder: Path, place: Place) -> Study:
                     "long": {"tokens": 48, "texts": 2},
                 },
             },
-            "first_token": {"input": "evaluation-text", "words": {"common": "word1", "rare": "word2"}},
+            "first_token": {"input": "evaluation-text"},
             "rounding": {
                 "corpus": "evaluation-text",
                 "window_tokens": WINDOW_TOKENS,
