@@ -381,7 +381,7 @@ def new_study(folder: Path, place: Place) -> Study:
         "attention": {
             "inputs": {
                 "corpora": ["evaluation-text"],
-                "question_sets": ["quiz"],
+                "question_sets": [],
                 "lengths": {
                     "short": {"tokens": 8, "texts": 2},
                     "medium": {"tokens": 16, "texts": 2},

@@ -69,7 +69,7 @@ CACHES = {"compare_caches tiny", "trace_caches tiny", "summarize_kv_cache"} | CA
 GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
 AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
 GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
-ATTENTION_INPUTS = ("evaluation-text", "quiz", "repeated", "random")
+ATTENTION_INPUTS = ("evaluation-text", "repeated", "random")
 RAW_ATTENTION_FIGURES = {"plot_heads tiny", *(f"plot_maps tiny/{text}" for text in ATTENTION_INPUTS)}
 SINK_FIGURES = {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")}
 ATTENTION_FIGURES = RAW_ATTENTION_FIGURES | SINK_FIGURES
@@ -474,11 +474,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_questions quiz"}
-        | EVALUATED
-        | AFTER_EVALUATION
-        | (CACHES - TRACED)
-        | ATTENTION - {"compare_attention tiny"},
+        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION | (CACHES - TRACED),
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
