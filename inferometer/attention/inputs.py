@@ -40,7 +40,7 @@ def _joined(path: Path, *, questions: bool) -> list[str]:
         return texts
     rows = read_table(QUESTIONS, path)
     rows = rows[rows["is_correct"]].sort_values("item")
-    return [f"{row.context}{row.text}" for row in rows.itertuples()]
+    return [f"{row.context} {row.text}" for row in rows.itertuples()]
 
 
 def streams_of(
