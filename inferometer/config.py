@@ -20,6 +20,8 @@ from inferometer.scheme_checks import calibrates, faults
 
 Config = dict[str, Any]
 
+LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
+
 SCHEMA_FILE = Path("config/schema.yaml")
 
 
@@ -257,6 +259,11 @@ def _check_attention(config: Config) -> None:
             raise ConfigError(
                 f"configuration key `attention.rounding.policies` names {name!r}, which is no policy of "
                 f"`kv_cache.policies` that rounds; those are {', '.join(rounding)}."
+            )
+        if policies[name].get("feature") in LOOKING:
+            raise ConfigError(
+                f"configuration key `attention.rounding.policies` names {name!r}, which looks at attention or "
+                "gradients itself to choose bits; name policies that don't."
             )
     if own["rounding"]["context_tokens"] >= own["rounding"]["window_tokens"]:
         raise ConfigError(

@@ -250,7 +250,7 @@ def capturing(model: PreTrainedModel, cells: int = 0) -> Iterator[Recorder]:
         _active.reset(token)
 
 
-def why_not(model: PreTrainedModel, layer: int) -> str:
+def why_none(model: PreTrainedModel, layer: int) -> str:
     """Why a layer whose attention was asked for and never came has none to show."""
     kinds = getattr(model.config.get_text_config(), "layer_types", None)
     if kinds and "attention" not in kinds[layer].removeprefix("linear_attention"):
@@ -279,5 +279,5 @@ def capture(model: PreTrainedModel, tokens: Tensor, cache: Cache | None = None, 
         )
     layers = recorder.layers()
     count = model.config.get_text_config().num_hidden_layers
-    missing = {layer: why_not(model, layer) for layer in range(count) if layer not in layers}
+    missing = {layer: why_none(model, layer) for layer in range(count) if layer not in layers}
     return Captured(layers, missing, output.logits[0])

@@ -40,7 +40,7 @@ def _joined(path: Path, *, questions: bool) -> list[str]:
         return texts
     rows = read_table(QUESTIONS, path)
     rows = rows[rows["is_correct"]].sort_values("item")
-    return [f"{row.context}{row.text}" for row in rows.itertuples()]
+    return [f"{row.context} {row.text}" for row in rows.itertuples()]
 
 
 def streams_of(
@@ -65,8 +65,8 @@ def _windows(stream: Tensor, tokens: int, texts: int, what: str) -> list[Tensor]
     windows = list(token_windows(stream, tokens, texts, what))
     if len(windows) < texts:
         raise InferometerError(
-            f"{what} fills {len(windows)} texts of {tokens} tokens, but `attention.inputs.lengths` asks for {texts}; "
-            "use a longer corpus, or shorter or fewer texts."
+            f"{what} fills {len(windows)} of the {texts} texts of {tokens} tokens that `attention.inputs.lengths` asks "
+            "for; use a longer corpus, or shorter or fewer texts."
         )
     return windows
 

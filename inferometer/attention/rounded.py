@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from inferometer.attention.capture import capturing, why_not
+from inferometer.attention.capture import capturing, why_none
 from inferometer.attention.names import FLOAT
 from inferometer.attention.trace import head_rows
-from inferometer.kv_cache import compare
 from inferometer.kv_cache.policies import Policy
-from inferometer.kv_cache.session import Session, features_of, read_context
+from inferometer.kv_cache.session import Session, features_of, read_context, why_not
 from inferometer.progress import progress
 from inferometer.quantization.model import quantized
 from inferometer.schemes import Scheme
@@ -32,7 +31,7 @@ def _captured(model: PreTrainedModel, read: Any, steps: Sequence[Tensor]) -> pd.
     rows = [head_rows(layer, found, uniform=False) for layer, found in layers.items()]
     count = model.config.get_text_config().num_hidden_layers
     rows += [
-        pd.DataFrame([{"layer": layer, "reason": why_not(model, layer)}])
+        pd.DataFrame([{"layer": layer, "reason": why_none(model, layer)}])
         for layer in range(count)
         if layer not in layers
     ]
@@ -93,7 +92,7 @@ def rounded_attention(
             for number, text in enumerate(progress(texts, f"reading under {scheme.name}")):
                 keep(scheme.name, FLOAT, number, _in_float(model, text, *part))
     for policy in policies:
-        reason = compare.why_not(model, policy)
+        reason = why_not(model, policy)
         if reason is not None:
             layers = range(model.config.get_text_config().num_hidden_layers)
             keep(reference, policy.name, 0, pd.DataFrame({"layer": layers, "reason": reason}))

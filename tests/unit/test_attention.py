@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from inferometer.attention import capture as capturing_module
+from inferometer.attention import rounded as rounded_module
 from inferometer.attention.capture import FIRST, RECENT, Recorder, capture, capturing
-from inferometer.attention.inputs import Text, begun_otherwise, texts_of
+from inferometer.attention.inputs import Text, begun_otherwise, streams_of, texts_of
 from inferometer.attention.names import ALL_TEXTS, BOS, DUMMIES, FLOAT, OWN, RANDOM, REPEATED
 from inferometer.attention.phases import phases_of, segment
 from inferometer.attention.residuals import LARGEST, watching
@@ -24,10 +25,10 @@ from inferometer.attention.summary import summarize_phases, summarize_rounded, s
 from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES, POSITIONS, RESIDUALS, ROUNDED, SINKS
 from inferometer.attention.trace import Trace, trace
 from inferometer.errors import InferometerError
-from inferometer.kv_cache import compare
 from inferometer.kv_cache.policies import Policy
 from inferometer.manifest import Manifest
 from inferometer.schemes import Scheme
+from inferometer.sources.tables import QUESTIONS
 from inferometer.tables import read_table, write_table
 from tests.tiny import CONTEXT_TOKENS, tiny_model, tiny_texts, tiny_tokenizer
 
@@ -311,12 +312,25 @@ def test_texts_are_of_every_input_and_length_and_dummies_are_what_they_are_calle
     assert len(begun) == 6
 
 
+def test_questions_are_read_with_their_right_endings(tmp_path: Any) -> None:
+    rows = [
+        {"item": item, "context": f"word{item} word2", "ending": ending, "text": f"word{9 - ending}"}
+        for item in (1, 0)
+        for ending in (0, 1)
+    ]
+    table = pd.DataFrame(rows).assign(is_correct=lambda table: table["ending"] == 1)
+    write_table(QUESTIONS, table, tmp_path / "quiz.parquet")
+    tokenizer = tiny_tokenizer()
+    [(name, tokens)] = streams_of(tokenizer, {}, {"quiz": tmp_path / "quiz.parquet"}).items()
+    assert name == "quiz"
+    words: Any = tokenizer.decode(tokens.tolist())
+    assert words.split() == ["word0", "word2", "word8", "word1", "word2", "word8"]
+
+
 def test_a_text_beyond_the_context_and_a_short_corpus_are_refused_by_their_keys() -> None:
     with pytest.raises(InferometerError, match=r"`attention.inputs.lengths.long.tokens` is 48.*context of 40 tokens"):
         texts_of(tiny_tokenizer(), {}, SETTINGS, manifest(40))
-    with pytest.raises(
-        InferometerError, match=r"'prose' \(`attention.inputs`\) fills 2 texts of 48 tokens.*asks for 3"
-    ):
+    with pytest.raises(InferometerError, match=r"'prose' \(`attention.inputs`\) fills 2 of the 3 texts of 48 tokens"):
         texts_of(tiny_tokenizer(), {"prose": torch.zeros(100, dtype=torch.int64)}, SETTINGS, manifest())
 
 
@@ -393,7 +407,9 @@ def test_the_float_arm_is_what_transformers_own_weights_say_of_the_later_tokens(
 
 
 def test_a_cache_that_can_not_serve_a_model_is_a_row_that_says_why(monkeypatch: Any) -> None:
-    monkeypatch.setattr(compare, "why_not", lambda _model, policy: "it won't" if policy.name == "coarse" else None)
+    monkeypatch.setattr(
+        rounded_module, "why_not", lambda _model, policy: "it won't" if policy.name == "coarse" else None
+    )
     found = rounded(tiny_model("llama"))
     assert set(found[found["cache"] == "coarse"]["reason"]) == {"it won't"}
     assert found[found["cache"] == "fine"]["reason"].isna().all()

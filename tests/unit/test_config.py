@@ -104,6 +104,12 @@ BAD: list[tuple[str, object, str, str]] = [
     ("attention/rounding/schemes", ["fp"], "`attention.rounding.schemes` names 'fp'", "attention is compared only"),
     ("attention/rounding/policies", ["float"], "`attention.rounding.policies` names 'float'", "static-4"),
     ("attention/rounding/policies", ["static-9"], "`attention.rounding.policies` names 'static-9'", "static-4"),
+    (
+        "attention/rounding/policies",
+        ["saliency"],
+        "`attention.rounding.policies` names 'saliency'",
+        "or gradients itself",
+    ),
     ("attention/rounding/context_tokens", 256, "`attention.rounding.context_tokens` is 256", "set it lower"),
     # lacking keys
     ("device", DELETED, "`device`", "lacks"),

@@ -381,14 +381,14 @@ def new_study(folder: Path, place: Place) -> Study:
         "attention": {
             "inputs": {
                 "corpora": ["evaluation-text"],
-                "question_sets": ["quiz"],
+                "question_sets": [],
                 "lengths": {
                     "short": {"tokens": 8, "texts": 2},
                     "medium": {"tokens": 16, "texts": 2},
                     "long": {"tokens": 48, "texts": 2},
                 },
             },
-            "first_token": {"input": "evaluation-text", "words": {"common": "word1", "rare": "word2"}},
+            "first_token": {"input": "evaluation-text"},
             "rounding": {
                 "corpus": "evaluation-text",
                 "window_tokens": WINDOW_TOKENS,

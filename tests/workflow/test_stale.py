@@ -69,11 +69,12 @@ CACHES = {"compare_caches tiny", "trace_caches tiny", "summarize_kv_cache"} | CA
 GENERATION_FIGURES = {f"plot_{figure} tiny" for figure in ("generation", "insertions")}
 AFTER_GENERATION = {"summarize_generation"} | GENERATION_FIGURES
 GENERATION = {"trace_generation tiny"} | AFTER_GENERATION
-ATTENTION_INPUTS = ("evaluation-text", "quiz", "repeated", "random")
+ATTENTION_INPUTS = ("evaluation-text", "repeated", "random")
 RAW_ATTENTION_FIGURES = {"plot_heads tiny", *(f"plot_maps tiny/{text}" for text in ATTENTION_INPUTS)}
 SINK_FIGURES = {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")}
 ATTENTION_FIGURES = RAW_ATTENTION_FIGURES | SINK_FIGURES
 AFTER_COMPARED = {"summarize_attention"} | SINK_FIGURES
+COMPARED = {"compare_attention tiny"} | AFTER_COMPARED
 ATTENTION = {"capture_attention tiny", "compare_attention tiny"} | AFTER_COMPARED | RAW_ATTENTION_FIGURES
 AFTER_EVICTION = {"summarize_eviction", "plot_eviction tiny"}
 EVICTION = {"evict_sinks tiny"} | AFTER_EVICTION
@@ -208,7 +209,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "a licence text": (configured(setting("CC-BY-4.0", "models", "tiny", "licence")), {"report"}),
     "the bits of one scheme": (
         configured(setting({"bits": 3, "granularity": "per_channel"}, "schemes", "w4a4", "weights")),
-        SENSITIVITY | evaluated("w4a4"),
+        SENSITIVITY | evaluated("w4a4") | COMPARED,
     ),
     "the bits of a smoothed scheme": (
         configured(setting(7, "schemes", "w8a8-smooth", "weights", "bits")),
@@ -302,7 +303,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "the bits of a cache policy": (
         configured(setting(8, "kv_cache", "policies", "static-4", "bits")),
         {"compare_caches tiny", "summarize_kv_cache", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
-        | {"summarize_runs", "report"},
+        | {"summarize_runs", "report"}
+        | COMPARED,
     ),
     "the text that is written under cache policies": (
         configured(setting(7, "kv_cache", "trace", "new_tokens")),
@@ -340,7 +342,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | {"summarize_ranges"}
         | AFTER_PROFILING
         | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
-        | {"plot_insertions tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"},
+        | {"plot_insertions tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
+        | {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -371,7 +374,13 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that rounds with compensation": (
         checked_out(edited("inferometer/quantization/gptq.py", other_result)),
-        EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING | (CACHES - TRACED),
+        EVALUATED
+        | SENSITIVITY
+        | AFTER_EVALUATION
+        | ROUNDS_AND_PROFILES
+        | AFTER_PROFILING
+        | (CACHES - TRACED)
+        | COMPARED,
     ),
     "a function that says how far rounded values are off": (
         checked_out(edited("inferometer/quantization/noise.py", other_result)),
@@ -381,7 +390,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_EVALUATION
         | ROUNDS_AND_PROFILES
         | AFTER_PROFILING
-        | (CACHES - TRACED),
+        | (CACHES - TRACED)
+        | COMPARED,
     ),
     "a function that only single layers use": (
         checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
@@ -482,11 +492,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_questions quiz"}
-        | EVALUATED
-        | AFTER_EVALUATION
-        | (CACHES - TRACED)
-        | ATTENTION - {"compare_attention tiny"},
+        {"fetch_questions quiz"} | EVALUATED | AFTER_EVALUATION | (CACHES - TRACED),
     ),
     "the weights of a model": (
         in_a_copy(lambda folder: void(tiny_checkpoint(folder / "models" / "tiny", seed=5))),
