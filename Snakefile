@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from inferometer.attention.names import DUMMIES
 from inferometer.code_version import code_version
 from inferometer.config import validate
 from inferometer.errors import InferometerError
@@ -35,6 +36,7 @@ include: "rules/capacity.smk"
 include: "rules/profiling.smk"
 include: "rules/kv_cache.smk"
 include: "rules/generation.smk"
+include: "rules/attention.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
 include: "rules/report.smk"
@@ -54,6 +56,7 @@ rule all:
         rules.profiling.input,
         rules.kv_cache.input,
         rules.generation.input,
+        rules.attention.input,
         rules.fundamentals.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -2,8 +2,8 @@
 
 `make bench` prints the throughput of calibration and evaluation beside that of a plain forward pass of the same model
 on the same text, the memory that calibration adds to the weights, the time of the default study from nothing to its
-report, split into model arithmetic and everything else, with that of a second run, the speed of integer layers, and
-what KV caches on few bits take and cost.
+report, split into model arithmetic and everything else, with that of a second run, the speed of integer layers,
+what KV caches on few bits take and cost, and what capturing attention takes.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import yaml
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from benchmarks.attention import bench_attention
 from benchmarks.integer import bench_integer_layers, bench_integer_model, seconds_by_round
 from benchmarks.kv_cache import bench_caches
 from inferometer.calibration.calibrate import calibrate
@@ -156,6 +157,7 @@ def main() -> None:
         bench_integer_layers()
         bench_integer_model(_sources(study))
         bench_caches(_sources(study))
+        bench_attention(_sources(study))
 
 
 if __name__ == "__main__":

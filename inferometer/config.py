@@ -12,12 +12,15 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
+from inferometer.attention.names import DUMMIES, FIRST_TOKENS
 from inferometer.capacity.catalogue import gpu_names, model_names
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
 
 Config = dict[str, Any]
+
+LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
 
 SCHEMA_FILE = Path("config/schema.yaml")
 
@@ -111,6 +114,14 @@ def _check_names(config: Config) -> None:
             for name in config["kv_cache"]["choices"]["question_sets"]
         ),
         ("generation.insertions.corpus", "corpora", config["generation"]["insertions"]["corpus"]),
+        *(("attention.inputs.corpora", "corpora", name) for name in config["attention"]["inputs"]["corpora"]),
+        *(
+            ("attention.inputs.question_sets", "question_sets", name)
+            for name in config["attention"]["inputs"]["question_sets"]
+        ),
+        *(("attention.rounding.schemes", "schemes", name) for name in config["attention"]["rounding"]["schemes"]),
+        ("attention.rounding.corpus", "corpora", config["attention"]["rounding"]["corpus"]),
+        ("attention.eviction.corpus", "corpora", config["attention"]["eviction"]["corpus"]),
         ("fundamentals.digits.image_set", "image_sets", config["fundamentals"]["digits"]["image_set"]),
     ]
     for key, section, name in uses:
@@ -153,14 +164,19 @@ def _check_schemes(config: Config) -> None:
     for name, entry in config["schemes"].items():
         for key, reason in faults(entry):
             raise ConfigError(f"configuration key `schemes.{name}.{key}` {reason}.")
-    for name in config["evaluation"]["sensitivity"]["schemes"]:
-        entry = config["schemes"][name]
-        changes = [key for key in ("smoothing", "rotation") if key in entry]
-        if not entry or calibrates(entry) or changes or entry.get("engine", "simulated") != "simulated":
-            raise ConfigError(
-                f"configuration key `evaluation.sensitivity.schemes` names {name!r}, but single layers can be rounded "
-                "alone only in simulated schemes without smoothing, rotation, gptq and static ranges."
-            )
+    for key, names in (
+        ("evaluation.sensitivity.schemes", config["evaluation"]["sensitivity"]["schemes"]),
+        ("attention.rounding.schemes", config["attention"]["rounding"]["schemes"]),
+    ):
+        for name in names:
+            entry = config["schemes"][name]
+            changes = [part for part in ("smoothing", "rotation") if part in entry]
+            if not entry or calibrates(entry) or changes or entry.get("engine", "simulated") != "simulated":
+                does = "single layers can be rounded alone" if key.startswith("evaluation") else "attention is compared"
+                raise ConfigError(
+                    f"configuration key `{key}` names {name!r}, but {does} only in simulated schemes without "
+                    "smoothing, rotation, gptq and static ranges."
+                )
 
 
 def _check_really_computed(config: Config, key: str, name: str) -> None:
@@ -228,6 +244,57 @@ def _check_prompts(config: Config) -> None:
             )
 
 
+def _check_attention(config: Config) -> None:
+    """Inputs need names of their own, other first tokens a text, and policies must round something."""
+    own = config["attention"]
+    names = [*own["inputs"]["corpora"], *own["inputs"]["question_sets"]]
+    for name in names:
+        if [*names, *DUMMIES].count(name) > 1:
+            raise ConfigError(
+                f"configuration key `attention.inputs` names {name!r} twice, or as a dummy text is called; rename it."
+            )
+    for key, known in (("input", [*names, *DUMMIES]), ("length", list(own["inputs"]["lengths"]))):
+        if own["first_token"][key] not in known:
+            raise ConfigError(
+                f"configuration key `attention.first_token.{key}` is {own['first_token'][key]!r}, which "
+                f"`attention.inputs` does not have; it has {', '.join(known)}."
+            )
+    for name in own["first_token"]["words"]:
+        if name in FIRST_TOKENS:
+            raise ConfigError(
+                f"configuration key `attention.first_token.words` calls a word {name!r}, as texts are called that "
+                "begin otherwise; rename it."
+            )
+    policies = config["kv_cache"]["policies"]
+    for name in own["rounding"]["policies"]:
+        if not policies.get(name):
+            rounding = sorted(policy for policy, entry in policies.items() if entry)
+            raise ConfigError(
+                f"configuration key `attention.rounding.policies` names {name!r}, which is no policy of "
+                f"`kv_cache.policies` that rounds; those are {', '.join(rounding)}."
+            )
+        if policies[name].get("feature") in LOOKING:
+            raise ConfigError(
+                f"configuration key `attention.rounding.policies` names {name!r}, which looks at attention or "
+                "gradients itself to choose bits; name policies that don't."
+            )
+    if own["rounding"]["context_tokens"] >= own["rounding"]["window_tokens"]:
+        raise ConfigError(
+            f"configuration key `attention.rounding.context_tokens` is {own['rounding']['context_tokens']}, which "
+            f"leaves nothing to be captured of a window of {own['rounding']['window_tokens']} tokens; set it lower."
+        )
+
+
+def _check_eviction(config: Config) -> None:
+    """A window must have room for more than its sinks."""
+    own = config["attention"]["eviction"]
+    if max(own["sink_tokens"]) >= own["window_tokens"]:
+        raise ConfigError(
+            f"configuration key `attention.eviction.sink_tokens` has {max(own['sink_tokens'])}, which leaves no room "
+            f"for the latest tokens in a window of {own['window_tokens']}; set it lower."
+        )
+
+
 def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
     """Widths of linear layers' inputs that are known before anything is fetched: the model's name and the width."""
     for name in config["study"]["models"]:
@@ -286,5 +353,7 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_profiled(config)
     _check_caches(config)
     _check_prompts(config)
+    _check_attention(config)
+    _check_eviction(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

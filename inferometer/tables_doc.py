@@ -23,6 +23,7 @@ ELSEWHERE = {  # files of a table that lie elsewhere than the others
     "<model>/evaluation/<scheme>/sensitivity-run.parquet": "RUN",
     **{f"<model>/profiling/{part}-run.parquet": "RUN" for part in ("latency", "memory", "cache", "baseline")},
     "<model>/generation/samples-run.parquet": "RUN",
+    **{f"<model>/attention/{part}-run.parquet": "RUN" for part in ("rounded", "eviction")},
     "fundamentals/digits-run.parquet": "RUN",
     "fundamentals/decoder-run.parquet": "RUN",
 }

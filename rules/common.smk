@@ -10,6 +10,9 @@ MEASURED = [
 CORPORA = sorted(
     {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
     | {config["generation"]["insertions"]["corpus"]}
+    | {config["attention"]["rounding"]["corpus"]}
+    | {config["attention"]["eviction"]["corpus"]}
+    | set(config["attention"]["inputs"]["corpora"])
 )
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 SEARCHED = [
@@ -34,6 +37,15 @@ CHOOSING_POLICIES = [
 SAMPLED_PROMPTS = (
     config["generation"]["prompts"] | config["generation"]["sampling"]["prompts"]
 )
+ATTENTION_INPUTS = [
+    *config["attention"]["inputs"]["corpora"],
+    *config["attention"]["inputs"]["question_sets"],
+    *DUMMIES,
+]
+ATTENTION_FIGURES = [
+    *(f"maps-{text}" for text in ATTENTION_INPUTS),
+    *("sinks", "heads", "first_tokens", "residuals", "schemes", "eviction"),
+]
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
@@ -45,6 +57,7 @@ wildcard_constraints:
     scheme="|".join(map(re.escape, config["schemes"])),
     policy="|".join(map(re.escape, config["kv_cache"]["policies"])),
     seed=r"\d+",
+    text="|".join(map(re.escape, ATTENTION_INPUTS)),
 
 
 def code(script, *data):

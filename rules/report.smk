@@ -46,6 +46,11 @@ FIGURES = [
         model=MEASURED,
         figure=["features", "diversity", "insertions"],
     ),
+    *expand(
+        "results/{model}/attention/{figure}.svg",
+        model=MEASURED,
+        figure=ATTENTION_FIGURES,
+    ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
 ]
@@ -87,6 +92,11 @@ rule summarize_runs:
             "results/{model}/generation/{run}.parquet",
             model=MEASURED,
             run=["run", "samples-run"],
+        ),
+        expand(
+            "results/{model}/attention/{part}.parquet",
+            model=MEASURED,
+            part=["run", "rounded-run", "eviction-run"],
         ),
         "results/fundamentals/digits-run.parquet",
         "results/fundamentals/decoder-run.parquet",
@@ -145,6 +155,13 @@ rule report:
         ),
         rules.summarize_generation.output,
         rules.summarize_diversity.output,
+        expand(
+            "results/{model}/attention/{table}.parquet",
+            model=MEASURED,
+            table=["heads", "maps", "residuals", "rounded"],
+        ),
+        rules.summarize_attention.output,
+        rules.summarize_eviction.output,
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",

@@ -2,7 +2,11 @@
 
 QUESTION_SETS = config["evaluation"]["choices"]["question_sets"]
 ALL_QUESTION_SETS = list(
-    dict.fromkeys(QUESTION_SETS + config["kv_cache"]["choices"]["question_sets"])
+    dict.fromkeys(
+        QUESTION_SETS
+        + config["kv_cache"]["choices"]["question_sets"]
+        + config["attention"]["inputs"]["question_sets"]
+    )
 )
 
 

@@ -53,7 +53,7 @@ from inferometer.runs import RUN, Machine
 from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
-from tests import synthetic_kv_cache
+from tests import synthetic_attention, synthetic_eviction, synthetic_kv_cache
 
 LAYERS = 4
 WINDOWS = 12
@@ -92,12 +92,14 @@ SECTIONS = (
     "profiling",
     "kv_cache",
     "generation",
+    "attention",
     "fundamentals",
     "machine",
     "sources",
     "reproduce",
 )
 GENERATION_FIGURES = 3
+ATTENTION_FIGURES = len(synthetic_attention.FIGURES) + 4 + 1  # and maps of four inputs, and evicted sinks
 PROFILE_FIGURES = 1 + 5 + 2  # the roofline, five of the measured model, two of the shape
 CACHE_FIGURES = len(synthetic_kv_cache.FIGURES)
 BITS, IMAGES = (8, 4, 2), 40
@@ -208,6 +210,10 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             },
         },
         "kv_cache": synthetic_kv_cache.settings(("fp", INTEGER), "prose", QUESTION_SETS[0]),
+        "attention": {
+            **synthetic_attention.settings("prose", QUESTION_SETS[0]),
+            "eviction": synthetic_eviction.settings("prose"),
+        },
         "fundamentals": {
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
             "decoder": {"tokens": list(LENGTHS), "repetitions": REPETITIONS},
@@ -772,6 +778,8 @@ def write_results(config: Config, results: Path) -> None:
     write_profiling(config, results)
     synthetic_kv_cache.write(MEASURED, ("fp", INTEGER), results, _draw)
     write_generation(results)
+    synthetic_attention.write(MEASURED, config["attention"], results, _draw)
+    synthetic_eviction.write(MEASURED, results, _draw)
     write_table(DIGIT_ACCURACY, summarize_digits(digits()), folder_of_summary / "digits.parquet")
     write_table(DECODER_SPEED, summarize_latency(decoder_latency()), folder_of_summary / "decoder.parquet")
     write_table(DECODER_CHECKS, decoder_checks(), results / "fundamentals/decoder_checks.parquet")

@@ -5,18 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from inferometer.device import Device
-from inferometer.errors import InferometerError
 from inferometer.evaluation.choices import Prompt, can_pack
 from inferometer.kv_cache import speed
 from inferometer.kv_cache.choices import score_questions
 from inferometer.kv_cache.perplexity import score_window
 from inferometer.kv_cache.policies import Policy
-from inferometer.kv_cache.session import Session, features_of, read_context
+from inferometer.kv_cache.session import why_not
 from inferometer.progress import progress
 from inferometer.samples import refusal
 from inferometer.timing import Enough
@@ -47,23 +45,6 @@ class Measured:
     def weigh(self, experiment: str, index: int, sizes: Mapping[str, float | None]) -> None:
         """Add what a cache held."""
         self.memory.append({"experiment": experiment, "index": index, **sizes, "peak_bytes": None, "reason": None})
-
-
-def why_not(model: PreTrainedModel, policy: Policy) -> str | None:
-    """Why a policy can't serve a model here, or None: its cache is filled with two tokens and read from."""
-    probe = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
-    try:
-        session = Session(model, policy)
-        context = read_context(model, probe, features_of([policy]))
-        session.fill(context)
-        session.read(model, probe[:, :1], context.logits)
-    except InferometerError as error:
-        return str(error)
-    except (ImportError, OSError, RuntimeError) as error:  # a library that is absent, or that can't build its kernels
-        if policy.library is None:
-            raise
-        return f"the cache of {policy.library} can't run here ({str(error).splitlines()[0]})"
-    return None
 
 
 def refused(reason: str, texts: Texts) -> Measured:

@@ -216,6 +216,23 @@ def _empty_cache(model: PreTrainedModel, policy: Policy) -> Cache:
     return PackedCache(model.config, policy.packing) if policy.packing else DynamicCache(config=model.config)
 
 
+def why_not(model: PreTrainedModel, policy: Policy) -> str | None:
+    """Why a policy can't serve a model here, or None: its cache is filled with two tokens and read from."""
+    probe = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    try:
+        session = Session(model, policy)
+        context = read_context(model, probe, features_of([policy]))
+        session.fill(context)
+        session.read(model, probe[:, :1], context.logits)
+    except InferometerError as error:
+        return str(error)
+    except (ImportError, OSError, RuntimeError) as error:  # a library that is absent, or that can't build its kernels
+        if policy.library is None:
+            raise
+        return f"the cache of {policy.library} can't run here ({str(error).splitlines()[0]})"
+    return None
+
+
 def follow(
     model: PreTrainedModel, session: Session, tokens: Tensor, before: Tensor, step_tokens: int
 ) -> Iterator[Tensor]:

@@ -13,8 +13,10 @@ from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
+from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
+from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
@@ -187,6 +189,9 @@ def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
     for chapter, name in (("calibration", "calibration"), ("evaluation", "evaluation"), ("kv_cache", "KV cache")):
         uses.setdefault(config[chapter]["corpus"], []).append(name)
     uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
+    own = config["attention"]
+    for name in dict.fromkeys([*own["inputs"]["corpora"], own["rounding"]["corpus"], own["eviction"]["corpus"]]):
+        uses.setdefault(name, []).append("attention")
     entries = {name: config["corpora"][name] for name in uses}
     return [
         Corpus(name, uses[name], _origin(entry), entry.get("licence"), entry.get("attribution"))
@@ -272,6 +277,8 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "profiling": profiling(config, results, printed),
         "kv_cache": kv_cache(config, results, printed),
         "generation": generation(config, results, printed),
+        "attention": attention(config, results, printed),
+        "eviction": eviction(config, results, printed),
         "reported": printed,
         "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

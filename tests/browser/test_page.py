@@ -12,14 +12,22 @@ import pytest
 
 from inferometer.report.contents import contents
 from inferometer.report.page import render
-from tests.synthetic import CACHE_FIGURES, GENERATION_FIGURES, PROFILE_FIGURES, SECTIONS, study, write_results
+from tests.synthetic import (
+    ATTENTION_FIGURES,
+    CACHE_FIGURES,
+    GENERATION_FIGURES,
+    PROFILE_FIGURES,
+    SECTIONS,
+    study,
+    write_results,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to render the page")
 
 TEMPLATES = Path(__file__).parents[2] / "report"
 WIDTHS = (360, 768, 1920)
-FIGURES = 15 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES
+FIGURES = 15 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + ATTENTION_FIGURES
 WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3
 
 # Nothing may be fetched but what lies in the page. The browser itself enforces it, and reports what it refused.

@@ -67,7 +67,7 @@ LOCAL_QUESTIONS = {"source": "local", "path": "config/config.yaml", "format": "h
 
 BAD: list[tuple[str, object, str, str]] = [
     # unknown keys, on every level
-    ("colour", 1, "`colour`", "known here: calibration, capacity, corpora"),
+    ("colour", 1, "`colour`", "known here: attention, calibration, capacity"),
     (f"models/{MODEL}/colour", 1, f"`models.{MODEL}.colour`", "known here"),
     (f"models/{MODEL}/revision", COMMIT, f"`models.{MODEL}.revision`", "known here"),
     ("corpora/wikipedia/colour", 1, "`corpora.wikipedia.colour`", "known here"),
@@ -92,6 +92,25 @@ BAD: list[tuple[str, object, str, str]] = [
     ("capacity/reserve", 1, "`capacity.reserve`", "less than 1"),
     ("capacity/overhead_gib", -1, "`capacity.overhead_gib`", "at least 0"),
     ("capacity/intensity", {"context_tokens": [1]}, "`capacity.intensity` lacks `batches`", ""),
+    ("attention/inputs/lengths/long/tokens", 4, "`attention.inputs.lengths.long.tokens`", "at least 8"),
+    ("attention/inputs/lengths/long/texts", 1, "`attention.inputs.lengths.long.texts`", "at least 2"),
+    ("attention/inputs/corpora", ["novels"], "`attention.inputs.corpora` names 'novels'", "openwebtext, wikipedia"),
+    ("attention/inputs/question_sets", ["trivia"], "`attention.inputs.question_sets` names 'trivia'", "social-iqa"),
+    ("attention/inputs/corpora", ["wikipedia", "wikipedia"], "`attention.inputs.corpora`", "non-unique"),
+    ("attention/first_token/input", "novels", "`attention.first_token.input` is 'novels'", "repeated, random"),
+    ("attention/first_token/length", "epic", "`attention.first_token.length` is 'epic'", "short, medium, long"),
+    ("attention/first_token/words/bos", "the", "`attention.first_token.words` calls a word 'bos'", "rename it"),
+    ("attention/rounding/schemes", ["w8a8-smooth"], "`attention.rounding.schemes` names 'w8a8-smooth'", "simulated"),
+    ("attention/rounding/schemes", ["fp"], "`attention.rounding.schemes` names 'fp'", "attention is compared only"),
+    ("attention/rounding/policies", ["float"], "`attention.rounding.policies` names 'float'", "static-4"),
+    ("attention/rounding/policies", ["static-9"], "`attention.rounding.policies` names 'static-9'", "static-4"),
+    (
+        "attention/rounding/policies",
+        ["saliency"],
+        "`attention.rounding.policies` names 'saliency'",
+        "or gradients itself",
+    ),
+    ("attention/rounding/context_tokens", 256, "`attention.rounding.context_tokens` is 256", "set it lower"),
     # lacking keys
     ("device", DELETED, "`device`", "lacks"),
     ("study/title", DELETED, "`study` lacks `title`", ""),
@@ -265,6 +284,12 @@ BAD: list[tuple[str, object, str, str]] = [
     ("generation/sampling/prompts/fact", "", "`generation.sampling.prompts.fact` is empty", "one character"),
     ("generation/prompts/story", "", "`generation.prompts.story` is empty", "one character"),
     ("generation/sampling/prompts/story", "Tell.", "`generation.sampling.prompts` defines 'story'", "another name"),
+    # attention
+    ("attention/eviction/corpus", "pile", "`attention.eviction.corpus` names 'pile'", "openwebtext, wikipedia"),
+    ("attention/eviction/window_tokens", 126, "`attention.eviction.window_tokens`", "multiple of 4"),
+    ("attention/eviction/window_tokens", 4, "`attention.eviction.window_tokens` is 4", "at least 8"),
+    ("attention/eviction/sink_tokens", [0, 4], "`attention.eviction.sink_tokens[0]` is 0", "at least 1"),
+    ("attention/eviction/sink_tokens", [4, 128], "`attention.eviction.sink_tokens` has 128", "window of 128; set it"),
     # local files
     (
         f"models/{MODEL}",

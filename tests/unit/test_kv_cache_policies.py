@@ -15,10 +15,10 @@ from inferometer.errors import InferometerError
 from inferometer.evaluation.choices import encode_questions
 from inferometer.features import rarity
 from inferometer.kv_cache.choices import score_questions, with_shots
-from inferometer.kv_cache.compare import Texts, compare, why_not
+from inferometer.kv_cache.compare import Texts, compare
 from inferometer.kv_cache.perplexity import score_window
 from inferometer.kv_cache.policies import TOLERANCE, Budget, Policy, shares
-from inferometer.kv_cache.session import Session, follow, read_context
+from inferometer.kv_cache.session import Session, follow, read_context, why_not
 from inferometer.kv_cache.tables import CACHE_CHOICES, CACHE_LATENCY, CACHE_MEMORY, CACHE_PERPLEXITY, CACHE_TRACE
 from inferometer.kv_cache.trace import trace
 from inferometer.kv_cache.write import write_policy

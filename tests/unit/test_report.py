@@ -29,6 +29,7 @@ from inferometer.report.temperature import SHOWN_CHARACTERS, said_of_temperature
 from inferometer.runs import RUN
 from inferometer.tables import read_table, write_table
 from tests.synthetic import (
+    ATTENTION_FIGURES,
     CACHE_FIGURES,
     COSTS,
     EVERY,
@@ -178,7 +179,10 @@ def test_nothing_is_fetched_from_elsewhere(either: str) -> None:
 
 def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     images = Parsed(either).named("img")
-    assert len(images) == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2, (
+    assert (
+        len(images)
+        == 2 + 1 + 3 + 3 + 1 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + ATTENTION_FIGURES + 2
+    ), (
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
         "search, three of capacity, those of profiling, KV caches and generation, and two of the fundamentals"
     )
@@ -248,6 +252,8 @@ def test_answers_come_first_and_the_float_model_before_its_families(page: str) -
         "tiny-llama with its KV cache on 4 bits (static-4) holds 14.7 % of the float cache's bytes after 2,048 tokens",
         "Should uncertain tokens get more bits? Entropy tells something of what matters, but mixing widths by it shows",
         "tiny-llama, writing greedily, repeats itself in 81 % of a stretch of 64 tokens at worst",
+        "tiny-llama gives the first two of 64 tokens 90 % of its attention in layers 2 to 5, the plateau",
+        "tiny-llama with a cache of only the latest 32 tokens predicts text by 1.50 ",
     ]
     assert len(answers) == len(starts)
     for answer, start in zip(answers, starts, strict=True):
@@ -608,9 +614,9 @@ def test_a_study_without_smoothing_and_rotation_still_has_a_whole_page(
     assert "No scheme of this study smooths." in page
     assert "No scheme of this study rotates." in page
     assert "alone gains" not in page
-    assert len(parsed.named("img")) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + 2 + (
-        "w4a4" in schemes
-    )
+    assert len(
+        parsed.named("img")
+    ) == 2 + 3 + 3 + PROFILE_FIGURES + CACHE_FIGURES + GENERATION_FIGURES + ATTENTION_FIGURES + 2 + ("w4a4" in schemes)
 
 
 def test_what_a_configuration_predicts_stands_beside_what_was_measured(page: str) -> None:

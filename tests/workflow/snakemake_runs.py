@@ -379,6 +379,26 @@ def new_study(folder: Path, place: Place) -> Study:
             "insertions": {"corpus": "evaluation-text", "context_tokens": 32, "contexts": 3},
             "sampling": {"temperatures": [0, 1], "seeds": [0, 1], "new_tokens": 6},
         },
+        "attention": {
+            "inputs": {
+                "corpora": ["evaluation-text"],
+                "question_sets": [],
+                "lengths": {
+                    "short": {"tokens": 8, "texts": 2},
+                    "medium": {"tokens": 16, "texts": 2},
+                    "long": {"tokens": 48, "texts": 2},
+                },
+            },
+            "first_token": {"input": "evaluation-text"},
+            "rounding": {
+                "corpus": "evaluation-text",
+                "window_tokens": WINDOW_TOKENS,
+                "max_windows": 2,
+                "context_tokens": 16,
+                "step_tokens": 8,
+            },
+            "eviction": {"corpus": "evaluation-text", "window_tokens": 8, "sink_tokens": [2], "max_windows": 2},
+        },
         "fundamentals": {
             "digits": {"epochs": 1, "seeds": [0], "bits": [8, 2]},
             "decoder": {"tokens": [2, 5], "repetitions": 2},

@@ -213,6 +213,16 @@ FAULTS = {
         "evaluate_reference/tiny/fp.log",
         "configuration key `evaluation.window_tokens` is 65, but tiny has a context of 64 tokens",
     ),
+    "attention": Fault(
+        "tiny/attention/heads.parquet",
+        "capture_attention/tiny.log",
+        "configuration key `attention.inputs.lengths.long.tokens` is 65, but tiny has a context of 64 tokens",
+    ),
+    "eviction": Fault(
+        "tiny/attention/eviction.parquet",
+        "evict_sinks/tiny.log",
+        "configuration key `attention.eviction.window_tokens` is 20, and texts are 4 times as long, but tiny has",
+    ),
     "insertions": Fault(
         "tiny/generation/insertions.parquet",
         "trace_generation/tiny.log",
@@ -247,6 +257,8 @@ def failed(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Failed:
         config["calibration"]["corpus"] = "short"
         config["evaluation"]["window_tokens"] = 65
         config["generation"]["insertions"]["corpus"] = "short"
+        config["attention"]["inputs"]["lengths"]["long"]["tokens"] = 65
+        config["attention"]["eviction"]["window_tokens"] = 20
 
     own = own.changed(define)
     unreadable_weights(own)

@@ -11,6 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from inferometer.attention.eviction_tables import EVICTED, EVICTION
+from inferometer.attention.tables import (
+    ATTENTION_SCHEMES,
+    HEADS,
+    MAPS,
+    PHASES,
+    POSITIONS,
+    RESIDUALS,
+    ROUNDED,
+    SINKS,
+)
 from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, RANGES, SURFACES, WEIGHTS
 from inferometer.capacity.tables import (
     INTENSITY,
@@ -174,6 +185,19 @@ TABLES: dict[str, Table] = {
     "summary/generation.parquet": LOGGED,
     "summary/insertions.parquet": INSERTED,
     "summary/diversity.parquet": TEMPERATURES,
+    "tiny/attention/heads.parquet": HEADS,
+    "tiny/attention/positions.parquet": POSITIONS,
+    "tiny/attention/maps.parquet": MAPS,
+    "tiny/attention/residuals.parquet": RESIDUALS,
+    "tiny/attention/run.parquet": RUN,
+    "tiny/attention/rounded.parquet": ROUNDED,
+    "tiny/attention/rounded-run.parquet": RUN,
+    "tiny/attention/eviction.parquet": EVICTION,
+    "tiny/attention/eviction-run.parquet": RUN,
+    "summary/eviction.parquet": EVICTED,
+    "summary/sinks.parquet": SINKS,
+    "summary/phases.parquet": PHASES,
+    "summary/attention_schemes.parquet": ATTENTION_SCHEMES,
     "fundamentals/digits.parquet": DIGITS,
     "fundamentals/digits-run.parquet": RUN,
     "fundamentals/decoder_checks.parquet": DECODER_CHECKS,
@@ -200,6 +224,9 @@ MEASURING_LOGS = [
     *(f"profile_{part}/tiny.log" for part in ("cache", "baseline")),
     "trace_generation/tiny.log",
     "sample_generations/tiny.log",
+    "capture_attention/tiny.log",
+    "compare_attention/tiny.log",
+    "evict_sinks/tiny.log",
     "quantize_digits.log",
     "time_decoder.log",
 ]
@@ -433,6 +460,21 @@ def test_samples_are_as_likely_as_plain_transformers_computes(study: Study) -> N
             assert row.nll == pytest.approx(float(losses[len(before) - 1 :].mean()), rel=1e-4)
             compared += 1
     assert compared >= 4
+
+
+def test_attention_is_what_plain_transformers_own_weights_say(study: Study) -> None:
+    heads = read_table(HEADS, study.results / "tiny/attention/heads.parquet")
+    texts = plain_windows(study)[0].split(8)[:2]
+    own = heads[(heads["input"] == "evaluation-text") & (heads["length"] == "short") & (heads["first_token"] == "own")]
+    model = plain_model(study)
+    model.set_attn_implementation("eager")
+    for number, tokens in enumerate(texts):
+        with torch.no_grad():
+            attentions = model(tokens[None], output_attentions=True).attentions
+        for layer, weights in enumerate(attentions):
+            expected = weights[0, :, 2:, :2].sum(-1).mean(-1).tolist()
+            rows = own[(own["text"] == number) & (own["layer"] == layer)].sort_values("head")
+            assert rows["first_2"].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_snakemakes_own_report_has_every_chapter_as_a_category(own_copy: Study) -> None:

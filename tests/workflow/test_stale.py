@@ -71,6 +71,15 @@ WRITTEN = {"trace_generation tiny", "summarize_generation", "plot_generation tin
 AFTER_SAMPLES = {"measure_diversity tiny", "summarize_diversity", "plot_diversity tiny"}
 SAMPLED = {"sample_generations tiny"} | AFTER_SAMPLES
 GENERATION = WRITTEN | SAMPLED
+ATTENTION_INPUTS = ("evaluation-text", "repeated", "random")
+RAW_ATTENTION_FIGURES = {"plot_heads tiny", *(f"plot_maps tiny/{text}" for text in ATTENTION_INPUTS)}
+SINK_FIGURES = {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")}
+ATTENTION_FIGURES = RAW_ATTENTION_FIGURES | SINK_FIGURES
+AFTER_COMPARED = {"summarize_attention"} | SINK_FIGURES
+COMPARED = {"compare_attention tiny"} | AFTER_COMPARED
+ATTENTION = {"capture_attention tiny", "compare_attention tiny"} | AFTER_COMPARED | RAW_ATTENTION_FIGURES
+AFTER_EVICTION = {"summarize_eviction", "plot_eviction tiny"}
+EVICTION = {"evict_sinks tiny"} | AFTER_EVICTION
 PROFILE_FIGURES = {
     *(f"plot_{figure} {model}" for figure in ("latency", "memory") for model in ("tiny", "shape")),
     "plot_cache_speed tiny",
@@ -92,6 +101,8 @@ ALL_FIGURES = (
     | PROFILE_FIGURES
     | BASELINE_FIGURE
     | GENERATION_FIGURES
+    | ATTENTION_FIGURES
+    | {"plot_eviction tiny"}
     | CACHE_FIGURES
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
@@ -104,6 +115,8 @@ ONE_MODEL = (
     | CALIBRATION_FIGURES
     | PROFILED_TINY
     | GENERATION
+    | ATTENTION
+    | EVICTION
     | CACHES
 )
 
@@ -198,7 +211,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "a licence text": (configured(setting("CC-BY-4.0", "models", "tiny", "licence")), {"report"}),
     "the bits of one scheme": (
         configured(setting({"bits": 3, "granularity": "per_channel"}, "schemes", "w4a4", "weights")),
-        SENSITIVITY | evaluated("w4a4"),
+        SENSITIVITY | evaluated("w4a4") | COMPARED,
     ),
     "the bits of a smoothed scheme": (
         configured(setting(7, "schemes", "w8a8-smooth", "weights", "bits")),
@@ -273,6 +286,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | (PROFILED_TINY - {"profile_latency tiny", "profile_kernels tiny"})
         | AFTER_PROFILING
         | GENERATION
+        | ATTENTION
+        | EVICTION
         | CACHES,
     ),
     "the lengths of prompts that are timed": (
@@ -290,7 +305,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     "the bits of a cache policy": (
         configured(setting(8, "kv_cache", "policies", "static-4", "bits")),
         {"compare_caches tiny", "summarize_kv_cache", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
-        | {"summarize_runs", "report"},
+        | {"summarize_runs", "report"}
+        | COMPARED,
     ),
     "the text that is written under cache policies": (
         configured(setting(7, "kv_cache", "trace", "new_tokens")),
@@ -312,6 +328,18 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         configured(setting("word1", "generation", "prompts", "story")),
         GENERATION | {"summarize_runs", "report"},
     ),
+    "the texts whose attention is looked at": (
+        configured(setting(3, "attention", "inputs", "lengths", "short", "texts")),
+        ATTENTION - {"compare_attention tiny"} | {"summarize_runs", "report"},
+    ),
+    "the steps in which attention under rounding is read": (
+        configured(setting(4, "attention", "rounding", "step_tokens")),
+        {"compare_attention tiny", "summarize_runs", "report"} | AFTER_COMPARED,
+    ),
+    "the sinks that are kept": (
+        configured(setting([1], "attention", "eviction", "sink_tokens")),
+        EVICTION | {"summarize_runs", "report"},
+    ),
     "the seeds of the digit classifier": (
         configured(setting([1], "fundamentals", "digits", "seeds")),
         {"quantize_digits"} | AFTER_DIGITS,
@@ -328,7 +356,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | {"summarize_ranges"}
         | AFTER_PROFILING
         | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
-        | {"plot_insertions tiny", "plot_diversity tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"},
+        | {"plot_insertions tiny", "plot_diversity tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
+        | {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
@@ -359,7 +388,13 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     ),
     "a function that rounds with compensation": (
         checked_out(edited("inferometer/quantization/gptq.py", other_result)),
-        EVALUATED | SENSITIVITY | AFTER_EVALUATION | ROUNDS_AND_PROFILES | AFTER_PROFILING | (CACHES - TRACED),
+        EVALUATED
+        | SENSITIVITY
+        | AFTER_EVALUATION
+        | ROUNDS_AND_PROFILES
+        | AFTER_PROFILING
+        | (CACHES - TRACED)
+        | COMPARED,
     ),
     "a function that says how far rounded values are off": (
         checked_out(edited("inferometer/quantization/noise.py", other_result)),
@@ -369,7 +404,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_EVALUATION
         | ROUNDS_AND_PROFILES
         | AFTER_PROFILING
-        | (CACHES - TRACED),
+        | (CACHES - TRACED)
+        | COMPARED,
     ),
     "a function that only single layers use": (
         checked_out(edited("inferometer/evaluation/sensitivity.py", lambda text: f"{text}\n\nWINDOW = 1\n")),
@@ -436,6 +472,22 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/generation/figures.py", other_result)),
         GENERATION_FIGURES | {"report"},
     ),
+    "a function that captures attention": (
+        checked_out(edited("inferometer/attention/capture.py", other_result)),
+        ATTENTION | {"summarize_runs", "report"},
+    ),
+    "a function that evicts tokens": (
+        checked_out(edited("inferometer/attention/eviction.py", other_result)),
+        EVICTION | {"summarize_runs", "report"},
+    ),
+    "a function that only the summary of evicted tokens uses": (
+        checked_out(edited("inferometer/attention/eviction_summary.py", other_result)),
+        AFTER_EVICTION | {"report"},
+    ),
+    "a function that finds phases": (
+        checked_out(edited("inferometer/attention/phases.py", other_result)),
+        AFTER_COMPARED | {"report"},
+    ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -447,7 +499,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
     # the files
     "the content of a text": (
         in_a_copy(edited("texts/evaluation.jsonl", lambda text: text.replace("word", "words", 1))),
-        {"fetch_corpus evaluation-text"} | EVALUATED | SENSITIVITY | AFTER_EVALUATION | WRITTEN | CACHES - TRACED,
+        {"fetch_corpus evaluation-text"}
+        | EVALUATED
+        | SENSITIVITY
+        | AFTER_EVALUATION
+        | WRITTEN
+        | ATTENTION
+        | EVICTION
+        | CACHES - TRACED,
     ),
     "the content of questions": (
         in_a_copy(edited("texts/questions.jsonl", lambda text: text.replace("word", "words", 1))),
