@@ -186,6 +186,8 @@ def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.D
     longest = _meaningful(sinks[sinks["length"] == length])
     shares: Any = longest.groupby("layer")["share"].mean()
     repeated: Any = largest[(largest["input"] == REPEATED) & (largest["layer"] == top)].median(numeric_only=True)
+    alike = repeated["later_magnitude"] > repeated["magnitude"] / 2
+    marked = ": what all tokens have marks none of them as the first" if alike else ", which marks it"
     return [
         f"Behind layer {top} the largest value at the first token is {number(medians['magnitude'][top])}, "
         f"{number(medians['ratio'][top])} times the median of all (medians over texts), in channel "
@@ -196,7 +198,7 @@ def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.D
         f"{percent(shares[shares.index <= rises].mean())} of the attention up to layer {rises}, and "
         f"{percent(shares[shares.index > rises].mean())} behind it.",
         f"Where one token is repeated, later tokens reach {number(repeated['later_magnitude'])} in that channel, the "
-        f"first {number(repeated['magnitude'])}: what all tokens have marks none of them as the first.",
+        f"first {number(repeated['magnitude'])}{marked}.",
     ]
 
 
