@@ -357,7 +357,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_PROFILING
         | {job.replace("tiny", "second") for job in PROFILE_FIGURES}
         | {"plot_insertions tiny", "plot_diversity tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
-        | {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes")},
+        | {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes", "eviction")},
     ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
