@@ -25,7 +25,7 @@ check: $(VENV)/.ready-dev  ## style, types and the workflow's own linter
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the time goes
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -u -m benchmarks.bench
 
 lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt

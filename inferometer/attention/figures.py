@@ -186,7 +186,9 @@ def plot_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, model: str) -> 
             upper.fill_between(middle.index, low[name], high[name], color=colour, alpha=0.18, lw=0)
         logarithmic_y(upper)
         upper.set_ylabel("magnitude in the residual stream")
-        upper.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        upper.legend(
+            fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1, handlelength=1.4
+        )
         for length, colour in zip(_in_order(shares), COLOURS, strict=False):
             mean = shares[shares["length"] == length].groupby("layer")["share"].mean()
             lower.plot(mean.index, mean, lw=1.4, color=colour, label=length)
