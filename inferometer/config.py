@@ -164,18 +164,17 @@ def _check_schemes(config: Config) -> None:
     for name, entry in config["schemes"].items():
         for key, reason in faults(entry):
             raise ConfigError(f"configuration key `schemes.{name}.{key}` {reason}.")
-    for key, names in (
-        ("evaluation.sensitivity.schemes", config["evaluation"]["sensitivity"]["schemes"]),
-        ("attention.rounding.schemes", config["attention"]["rounding"]["schemes"]),
+    for chapter, part, what in (
+        ("evaluation", "sensitivity", "single layers can be rounded alone"),
+        ("attention", "rounding", "attention is compared"),
     ):
-        for name in names:
+        for name in config[chapter][part]["schemes"]:
             entry = config["schemes"][name]
-            changes = [part for part in ("smoothing", "rotation") if part in entry]
+            changes = [change for change in ("smoothing", "rotation") if change in entry]
             if not entry or calibrates(entry) or changes or entry.get("engine", "simulated") != "simulated":
-                does = "single layers can be rounded alone" if key.startswith("evaluation") else "attention is compared"
                 raise ConfigError(
-                    f"configuration key `{key}` names {name!r}, but {does} only in simulated schemes without "
-                    "smoothing, rotation, gptq and static ranges."
+                    f"configuration key `{chapter}.{part}.schemes` names {name!r}, but {what} only in simulated "
+                    "schemes without smoothing, rotation, gptq and static ranges."
                 )
 
 

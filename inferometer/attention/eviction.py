@@ -22,9 +22,8 @@ from inferometer.errors import InferometerError
 from inferometer.features import rarity
 from inferometer.folding import TOLERANCE, relative_error
 from inferometer.manifest import Manifest
-from inferometer.models import load_tokenizer
 from inferometer.progress import progress
-from inferometer.text import corpus_tokens, windows_of
+from inferometer.text import corpus_windows
 
 NAME = "inferometer-eviction"  # under which transformers finds the attention
 SERVED = {"full_attention", "sliding_attention"}  # types of layers that see as far back as they are given tokens
@@ -74,9 +73,8 @@ def read_texts(manifest: Manifest, checkpoint: Path, corpus: Path, settings: Map
             f"configuration key `attention.eviction.window_tokens` is {window}, and texts are {TEXT_WINDOWS} times as "
             f"long, but {manifest.name} has a context of {manifest.context_tokens} tokens; set it to at most {most}."
         )
-    tokens = corpus_tokens(load_tokenizer(manifest, checkpoint), corpus)
     texts = {**settings, "window_tokens": TEXT_WINDOWS * window}
-    return windows_of(tokens, manifest, texts, "attention.eviction", LEAST_TEXTS)
+    return corpus_windows(manifest, checkpoint, corpus, texts, "attention.eviction", LEAST_TEXTS)
 
 
 def attend(

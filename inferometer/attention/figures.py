@@ -11,7 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from inferometer.attention.names import ALL_TEXTS, BOS, DUMMIES, FLOAT, OWN
+from inferometer.attention.names import ALL_TEXTS, BOS, FLOAT, OWN
+from inferometer.attention.tables import meaningful
 from inferometer.plotting import COLOURS, MUTED, logarithmic_y, style
 
 LEAST_SHARE = 1e-3  # the darkest end of the logarithmic colours
@@ -73,11 +74,6 @@ def plot_maps(maps: pd.DataFrame, text: str, lengths: Sequence[str]) -> Figure:
     return figure
 
 
-def _meaningful(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of texts as they are that mean something."""
-    return rows[(rows["first_token"] == OWN) & ~rows["input"].isin(DUMMIES)]
-
-
 def _in_order(sinks: pd.DataFrame) -> list[str]:
     """Lengths from the shortest."""
     return list(dict.fromkeys(sinks.sort_values("tokens", kind="stable")["length"]))
@@ -128,7 +124,7 @@ def plot_sinks(sinks: pd.DataFrame, phases: pd.DataFrame, model: str) -> Figure:
 
 def plot_heads(heads: pd.DataFrame) -> Figure:
     """Share on the first two tokens by layer and head, mean over the texts that mean something. Takes HEADS."""
-    own = _meaningful(heads[heads["head"].notna()])
+    own = meaningful(heads[heads["head"].notna()])
     lengths = _in_order(own)
     with style():
         figure, panels = plt.subplots(1, len(lengths), figsize=(11, 4.6), sharey=True, squeeze=False)
@@ -169,7 +165,7 @@ def plot_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, model: str) -> 
 
     Takes RESIDUALS and SINKS; texts as they are that mean something.
     """
-    own = _meaningful(residuals[residuals["rank"] == 0])
+    own = meaningful(residuals[residuals["rank"] == 0])
     own = own.assign(magnitude=own["value"].abs())
     by_layer = own.groupby("layer")[["magnitude", "median_magnitude", "later_magnitude"]]
     middle, low, high = by_layer.median(), by_layer.quantile(0.05), by_layer.quantile(0.95)
@@ -178,7 +174,7 @@ def plot_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, model: str) -> 
         "later_magnitude": "the same channel at its largest later token",
         "median_magnitude": "median of all channels and tokens",
     }
-    shares = _meaningful(sinks[sinks["model"] == model])
+    shares = meaningful(sinks[sinks["model"] == model])
     with style():
         figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.5, 5.2), sharex=True)
         for (name, label), colour in zip(labels.items(), (COLOURS[4], COLOURS[1], MUTED), strict=True):

@@ -13,8 +13,9 @@ from inferometer.attention.names import BOS, DUMMIES, OWN, REPEATED
 from inferometer.errors import InferometerError
 from inferometer.manifest import Manifest, check_window
 from inferometer.models import token_windows, tokenize
-from inferometer.sources.tables import CORPUS, QUESTIONS
+from inferometer.sources.tables import QUESTIONS
 from inferometer.tables import read_table
+from inferometer.text import corpus_tokens
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,8 @@ class Text:
         return {"input": self.input, "length": self.length, "first_token": self.first_token, "text": self.number}
 
 
-def _joined(path: Path, *, questions: bool) -> list[str]:
-    """The texts of a corpus, or each item of a question set with its right ending."""
-    if not questions:
-        texts: list[str] = read_table(CORPUS, path)["text"].tolist()
-        return texts
+def _answered(path: Path) -> list[str]:
+    """Each question of a set with its right ending."""
     rows = read_table(QUESTIONS, path)
     rows = rows[rows["is_correct"]].sort_values("item")
     return [f"{row.context} {row.text}" for row in rows.itertuples()]
@@ -47,8 +45,8 @@ def streams_of(
     tokenizer: PreTrainedTokenizerBase, corpora: Mapping[str, Path], sets: Mapping[str, Path]
 ) -> dict[str, Tensor]:
     """Token ids [tokens] of every meaningful input, all its texts one after the other."""
-    return {name: tokenize(tokenizer, _joined(path, questions=False)) for name, path in corpora.items()} | {
-        name: tokenize(tokenizer, _joined(path, questions=True)) for name, path in sets.items()
+    return {name: corpus_tokens(tokenizer, path) for name, path in corpora.items()} | {
+        name: tokenize(tokenizer, _answered(path)) for name, path in sets.items()
     }
 
 

@@ -15,6 +15,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from inferometer.attention.capture import capturing, why_none
 from inferometer.attention.names import FLOAT
 from inferometer.attention.trace import head_rows
+from inferometer.device import Device
 from inferometer.kv_cache.policies import Policy
 from inferometer.kv_cache.session import Session, features_of, read_context, why_not
 from inferometer.progress import progress
@@ -73,6 +74,7 @@ def rounded_attention(
     schemes: Sequence[Scheme],
     policies: Sequence[Policy],
     settings: Mapping[str, Any],
+    device: Device,
 ) -> pd.DataFrame:
     """The ROUNDED table of texts [1, tokens]: the float model, each scheme, and each policy on the float model.
 
@@ -100,4 +102,4 @@ def rounded_attention(
         for number, text in enumerate(progress(texts, f"reading with {policy.name}")):
             keep(reference, policy.name, number, _in_cache(model, policy, text, *part))
     table = pd.concat(frames, ignore_index=True).astype({"head": "Int64"})
-    return table.assign(device=model.device.type, dtype=str(model.dtype).removeprefix("torch."))
+    return table.assign(device=device.kind, dtype=str(model.dtype).removeprefix("torch."))

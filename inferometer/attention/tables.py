@@ -1,5 +1,8 @@
 """Tables of the attention chapter."""
 
+import pandas as pd
+
+from inferometer.attention.names import DUMMIES, OWN
 from inferometer.tables import Column, Table
 
 _MODEL = Column("model", "string", "model name in the configuration")
@@ -177,3 +180,8 @@ ATTENTION_SCHEMES = Table(
     ),
     key=("model", "scheme", "cache", "layer"),
 )
+
+
+def meaningful(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a table with columns `input` and `first_token` the rows of texts as they are that mean something."""
+    return rows[(rows["first_token"] == OWN) & ~rows["input"].isin(DUMMIES)]

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from inferometer.attention.capture import FIRST, Captured, LayerAttention, capture
 from inferometer.attention.inputs import Text
-from inferometer.attention.names import BOS, DUMMIES, OWN
+from inferometer.attention.names import BOS, OWN
 from inferometer.attention.residuals import watching
-from inferometer.attention.tables import HEADS, MAPS, POSITIONS
+from inferometer.attention.tables import HEADS, MAPS, POSITIONS, meaningful
+from inferometer.device import Device
 from inferometer.layers import chosen_layers
 from inferometer.progress import progress
 from inferometer.tables import Table
@@ -58,7 +59,7 @@ def _positions(text: Text, captured: Captured) -> list[pd.DataFrame]:
 def extreme_heads(heads: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Layer and head with the largest share on the first two tokens, and with the smallest distance relative to
     the text's length, by the name of their map; means over all texts as they are that mean something, of HEADS."""
-    own = heads[(heads["first_token"] == OWN) & ~heads["input"].isin(DUMMIES) & heads["head"].notna()]
+    own = meaningful(heads[heads["head"].notna()])
     own = own.assign(relative=own["distance_tokens"] / own["tokens"])
     means = own.groupby(["layer", "head"])[["first_2", "relative"]].mean()
     found: dict[str, Any] = {"sink": means["first_2"].idxmax(), "local": means["relative"].idxmin()}
@@ -118,6 +119,7 @@ def trace(
     texts: Sequence[Text],
     begun: Sequence[Text],
     no_bos: str | None,
+    device: Device,
 ) -> Trace:
     """Read every text, and those `begun` otherwise, and take down what the heads look at.
 
@@ -149,7 +151,7 @@ def trace(
             tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in text.tokens[0].tolist()
         ]
         maps += _maps(text, layers, extremes, words)
-    machine = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+    machine = {"device": device.kind, "dtype": str(model.dtype).removeprefix("torch.")}
     return Trace(
         heads=table.assign(**machine),
         positions=_joined(POSITIONS, positions),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from inferometer.attention.figures import arm
 from inferometer.attention.names import ALL_TEXTS, BOS, DUMMIES, FLOAT, OWN, REPEATED
-from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES, RESIDUALS, ROUNDED, SINKS
+from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES, RESIDUALS, ROUNDED, SINKS, meaningful
 from inferometer.calibration.tables import RANGES
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
@@ -53,11 +53,6 @@ def _layers(first: int, last: int) -> str:
     return f"layer {first}" if first == last else f"layers {first} to {last}"
 
 
-def _meaningful(sinks: pd.DataFrame) -> pd.DataFrame:
-    """Rows of texts as they are that mean something."""
-    return sinks[(sinks["first_token"] == OWN) & ~sinks["input"].isin(DUMMIES)]
-
-
 def _lengths(sinks: pd.DataFrame) -> dict[str, int]:
     """Tokens of each length, from the shortest."""
     ordered = sinks[sinks["first_token"] == OWN].sort_values("tokens", kind="stable")
@@ -76,7 +71,7 @@ def _levels(stretches: pd.DataFrame) -> str:
 
 def said_of_phases(sinks: pd.DataFrame, phases: pd.DataFrame) -> list[str]:
     """Where the sink emerges, holds and declines. Takes a model's rows of SINKS and PHASES."""
-    said, uniform = [], _meaningful(sinks).groupby("length")["uniform"].mean()
+    said, uniform = [], meaningful(sinks).groupby("length")["uniform"].mean()
     for length, tokens in _lengths(sinks).items():
         own = phases[(phases["length"] == length) & (phases["input"] == ALL_TEXTS)].sort_values("stretch")
         parts = [f"{str(phase).capitalize()}: {_levels(rows)}" for phase, rows in own.groupby("phase", sort=False)]
@@ -90,7 +85,7 @@ def said_of_phases(sinks: pd.DataFrame, phases: pd.DataFrame) -> list[str]:
 
 def said_against_study(sinks: pd.DataFrame, reported: Mapping[str, Any]) -> list[str]:
     """The study's figures beside ours. Takes a model's rows of SINKS."""
-    own, lengths = _meaningful(sinks), list(_lengths(sinks))
+    own, lengths = meaningful(sinks), list(_lengths(sinks))
     by_layer = own.groupby(["length", "layer"])["share"].mean()
     shortest, longest = by_layer[lengths[0]], by_layer[lengths[-1]]
     low, high = reported["plateau"]
@@ -183,7 +178,7 @@ def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.D
     steps = medians["magnitude"].diff().iloc[1:]
     rises, falls = int(steps.idxmax()), int(steps.idxmin())
     length = list(_lengths(sinks))[-1]
-    longest = _meaningful(sinks[sinks["length"] == length])
+    longest = meaningful(sinks[sinks["length"] == length])
     shares: Any = longest.groupby("layer")["share"].mean()
     repeated: Any = largest[(largest["input"] == REPEATED) & (largest["layer"] == top)].median(numeric_only=True)
     alike = repeated["later_magnitude"] > repeated["magnitude"] / 2
@@ -228,7 +223,7 @@ def said_of_maps(maps: pd.DataFrame, heads: pd.DataFrame) -> list[str]:
     if maps.empty:
         return []
     rows = maps.drop_duplicates("map").set_index("map")
-    own: Any = _meaningful(heads).groupby(["layer", "head"])[["first_2", "distance_tokens"]].mean()
+    own: Any = meaningful(heads).groupby(["layer", "head"])[["first_2", "distance_tokens"]].mean()
     sink, local = ((int(rows["layer"][name]), int(rows["head"][name])) for name in ("sink", "local"))
     return [
         f"Over all texts that mean something, head {sink[1]} of layer {sink[0]} looks most at the first two tokens "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from inferometer.attention.eviction_summary import FIRST_TOKENS, kept
 from inferometer.attention.eviction_tables import EVICTED
-from inferometer.report.formats import interval, number
+from inferometer.report.formats import bounded, interval, number
 from inferometer.report.page import Figure
 from inferometer.tables import read_table
 
@@ -47,10 +47,6 @@ class Eviction:
     corpus: str
 
 
-def _bounds(row: Any, quantity: str) -> str:
-    return f"{number(row[quantity])} {interval(row[f'{quantity}_low'], row[f'{quantity}_high'])}"
-
-
 def _arms(evicted: pd.DataFrame) -> list[Arm]:
     """The arms of one model's rows of EVICTED: everything, a window, and windows with ever more sinks."""
     arms = []
@@ -71,7 +67,7 @@ def _said_of_beginning(plain: Arm, with_sinks: list[Arm]) -> str:
     return (
         f"Nothing is evicted from a window until its {plain.after['window_tokens']} tokens are read, and {same}: no "
         f"token's nll is off by more than {number(apart, 1)} nats. Then the first token of the text goes. Over the "
-        f"{FIRST_TOKENS} tokens after that the mean nll is {_bounds(plain.first, 'increase')} nats above that of the "
+        f"{FIRST_TOKENS} tokens after that the mean nll is {bounded(plain.first, 'increase')} nats above that of the "
         f"full cache{what}."
     )
 
@@ -84,8 +80,8 @@ def _said_of_sinks(arm: Arm) -> str:
     if low <= 0 <= high:
         verdict = "that can't be told from the full cache's"
     return (
-        f"Of the same size, {arm.kept} tokens: {_bounds(row, 'perplexity')}, {_bounds(row, 'increase')} nats a token "
-        f"more than with everything; {verdict}. Against the plain window {_bounds(row, 'saved')} nats are saved."
+        f"Of the same size, {arm.kept} tokens: {bounded(row, 'perplexity')}, {bounded(row, 'increase')} nats a token "
+        f"more than with everything; {verdict}. Against the plain window {bounded(row, 'saved')} nats are saved."
     )
 
 
@@ -114,8 +110,8 @@ def said_of_eviction(evicted: pd.DataFrame, reported: Mapping[str, Any]) -> list
     return [
         _said_of_beginning(plain, with_sinks),
         f"From there to the end of {row['texts']} texts of {row['last_position'] + 1} tokens the perplexity is "
-        f"{_bounds(full.after, 'perplexity')} with everything kept and {_bounds(row, 'perplexity')} with {plain.kept} "
-        f"tokens: {_bounds(row, 'increase')} nats a token more.",
+        f"{bounded(full.after, 'perplexity')} with everything kept and {bounded(row, 'perplexity')} with {plain.kept} "
+        f"tokens: {bounded(row, 'increase')} nats a token more.",
         *(_said_of_sinks(arm) for arm in with_sinks),
         *_said_of_study(with_sinks, reported),
     ]
@@ -127,8 +123,8 @@ def _headline(name: str, evicted: pd.DataFrame) -> str | None:
         return None
     _, plain, *_, most = _arms(evicted)
     return (
-        f"{name} with a cache of only {plain.kept} tokens predicts text by {_bounds(plain.after, 'increase')} nats a "
-        f"token worse than with all; with {most.kept} it is {_bounds(most.after, 'increase')}."
+        f"{name} with a cache of only {plain.kept} tokens predicts text by {bounded(plain.after, 'increase')} nats a "
+        f"token worse than with all; with {most.kept} it is {bounded(most.after, 'increase')}."
     )
 
 

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them."""
 
 import math
+from typing import Any
 
 from inferometer.units import GIB
 
@@ -26,6 +27,11 @@ def number(value: float, digits: int = 3) -> str:
 def interval(low: float, high: float, digits: int = 3) -> str:
     """Both ends of an interval in brackets."""
     return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def bounded(row: Any, quantity: str = "value") -> str:
+    """A row's quantity with its interval, whose ends are the columns of that name that end in _low and _high."""
+    return f"{number(row[quantity])} {interval(row[f'{quantity}_low'], row[f'{quantity}_high'])}"
 
 
 def ratio(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from inferometer.generation.tables import ALL_WORDS, FEATURES, INSERTED, LOGGED, WRITTEN
-from inferometer.report.formats import interval, number, percent
+from inferometer.report.formats import bounded, number, percent
 from inferometer.report.page import Figure
 from inferometer.report.temperature import Temperature, temperature
 from inferometer.tables import read_table, records
@@ -175,12 +175,12 @@ def said_of_insertions(inserted: pd.DataFrame, reported: Mapping[str, Any]) -> l
     common: Any = together.loc["common"]
     said = [
         f"Words that do not belong, in {rare.contexts} texts: {rare.words} rare ones have a mean rarity of "
-        f"{_bounds(rare, 'rarity')} nats a token and {_bounds(rare, 'word_rarity')} as whole words, {common.words} "
-        f"common ones {_bounds(common, 'rarity')} and {_bounds(common, 'word_rarity')}. The token that stood there "
+        f"{bounded(rare, 'rarity')} nats a token and {bounded(rare, 'word_rarity')} as whole words, {common.words} "
+        f"common ones {bounded(common, 'rarity')} and {bounded(common, 'word_rarity')}. The token that stood there "
         f"has {number(rare.stood_rarity)}.",
-        f"Less that of the token that stood there, it is {_bounds(rare, 'increase')} nats a token for rare words and "
-        f"{_bounds(common, 'increase')} for common ones; of the next 16 tokens the mean rarity changes by "
-        f"{_bounds(rare, 'after_increase')} and {_bounds(common, 'after_increase')}.",
+        f"Less that of the token that stood there, it is {bounded(rare, 'increase')} nats a token for rare words and "
+        f"{bounded(common, 'increase')} for common ones; of the next 16 tokens the mean rarity changes by "
+        f"{bounded(rare, 'after_increase')} and {bounded(common, 'after_increase')}.",
     ]
     if common.rarity_low > rare.rarity_high and rare.word_rarity_low > common.word_rarity_high:
         said.append(
@@ -201,14 +201,10 @@ def _one_word(row: Any, of_kind: pd.DataFrame, reported: Mapping[str, Any]) -> s
     verdict = "lies" if mean.rarity_low <= row.rarity <= mean.rarity_high else "does not lie"
     return (
         f"{reported['study']} saw rarity go from {before} to {after} with “{reported['word']}”, once. Here that word "
-        f"has {_bounds(row, 'rarity')} nats a token against {number(row.stood_rarity)} for what stood there. It "
+        f"has {bounded(row, 'rarity')} nats a token against {number(row.stood_rarity)} for what stood there. It "
         f"{verdict} within the interval of the mean of all {mean.words} {row.kind} words, of which the least rare has "
         f"{number(each.min())} and the rarest {number(each.max())}: which word is taken decides on the figure."
     )
-
-
-def _bounds(row: Any, quantity: str) -> str:
-    return f"{number(row[quantity])} {interval(row[f'{quantity}_low'], row[f'{quantity}_high'])}"
 
 
 def _headline(name: str, logged: pd.DataFrame, inserted: pd.DataFrame) -> str:
@@ -218,7 +214,7 @@ def _headline(name: str, logged: pd.DataFrame, inserted: pd.DataFrame) -> str:
     return (
         f"{name}, writing greedily, repeats itself in {percent(last.repeated, 0)} of a stretch of "
         f"{last.stretch_tokens} tokens at worst, at a mean entropy of {number(last.entropy)} nats; a rare word where "
-        f"it does not belong has a rarity of {_bounds(rare, 'rarity')} nats a token, what stood there "
+        f"it does not belong has a rarity of {bounded(rare, 'rarity')} nats a token, what stood there "
         f"{number(rare['stood_rarity'])}."
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from inferometer.generation.tables import MEASURES, SAMPLES, TEMPERATURES
-from inferometer.report.formats import interval, number, percent
+from inferometer.report.formats import bounded, percent
 from inferometer.report.page import Figure
 from inferometer.tables import read_table, records
 
@@ -26,10 +26,6 @@ class Temperature:
     temperatures: list[float]
     measures: dict[str, list[Any]]
     samples: dict[str, list[dict[str, Any]]]
-
-
-def _bounds(row: Any, quantity: str = "value") -> str:
-    return f"{number(row[quantity])} {interval(row[f'{quantity}_low'], row[f'{quantity}_high'])}"
 
 
 def _verdict(row: Any, sign: int) -> str:
@@ -49,14 +45,14 @@ def said_of_temperature(table: pd.DataFrame, reported: Mapping[str, Any]) -> lis
     one = min(temperatures[1:], key=lambda temperature: abs(temperature - 1))
 
     def at(measure: str, temperature: float) -> str:
-        return _bounds(rows[measure, temperature])
+        return bounded(rows[measure, temperature])
 
     def share(measure: str, temperature: float, digits: int = 0) -> str:
         return percent(rows[measure, temperature]["value"], digits)
 
     def change(measure: str, sign: int) -> str:
         row = rows[measure, one]
-        return f"{_bounds(row, 'change')}, {_verdict(row, sign)}"
+        return f"{bounded(row, 'change')}, {_verdict(row, sign)}"
 
     greedy = (
         "At temperature 0 the likeliest token is written every time, so all seeds write the same text; it is written "

@@ -1,7 +1,6 @@
 """What heads attend to: against transformers' own weights, against theory, and with sinks that are planted."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from inferometer.attention.rounded import rounded_attention
 from inferometer.attention.summary import summarize_phases, summarize_rounded, summarize_sinks
 from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES, POSITIONS, RESIDUALS, ROUNDED, SINKS
 from inferometer.attention.trace import Trace, trace
+from inferometer.device import Device
 from inferometer.errors import InferometerError
 from inferometer.kv_cache.policies import Policy
 from inferometer.manifest import Manifest
@@ -32,18 +32,13 @@ from inferometer.sources.tables import QUESTIONS
 from inferometer.tables import read_table, write_table
 from tests.tiny import CONTEXT_TOKENS, tiny_model, tiny_texts, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = Device("cpu", "a processor")
 KINDS = ("llama", "qwen2", "gemma", "gemma2", "gpt2", "opt", "gpt_neox", "mixtral")
 TOKENS = torch.randint(4, 64, (1, 48), generator=torch.Generator().manual_seed(0))
 W8A8 = {"weights": {"bits": 8, "granularity": "per_channel"}, "activations": {"bits": 8, "granularity": "per_token"}}
 W2 = {"weights": {"bits": 2, "granularity": "per_channel"}, "activations": {"bits": 2, "granularity": "per_token"}}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def eager(model: PreTrainedModel, tokens: Tensor) -> Any:
@@ -337,7 +332,7 @@ def test_a_text_beyond_the_context_and_a_short_corpus_are_refused_by_their_keys(
 @pytest.fixture(scope="module")
 def traced() -> Trace:
     texts, begun = prepared()
-    return trace(tiny_model("llama"), tiny_tokenizer(), texts, begun, None)
+    return trace(tiny_model("llama"), tiny_tokenizer(), texts, begun, None, CPU)
 
 
 def test_the_raw_tables_are_as_declared_and_hold_what_was_captured(traced: Trace, tmp_path: Any) -> None:
@@ -364,7 +359,7 @@ def test_the_raw_tables_are_as_declared_and_hold_what_was_captured(traced: Trace
 
 def test_a_text_without_bos_and_a_model_without_softmax_become_rows_with_reasons(tmp_path: Any) -> None:
     texts, begun = prepared()
-    found = trace(tiny_model("bloom"), tiny_tokenizer(), texts[:1], begun[:1], "no token begins a text")
+    found = trace(tiny_model("bloom"), tiny_tokenizer(), texts[:1], begun[:1], "no token begins a text", CPU)
     write_table(HEADS, found.heads, tmp_path / "heads.parquet")
     rows = read_table(HEADS, tmp_path / "heads.parquet")
     assert rows["reason"].notna().all()
@@ -382,7 +377,7 @@ def rounded(model: PreTrainedModel) -> pd.DataFrame:
     schemes = [Scheme.of("w8a8", W8A8), Scheme.of("w2", W2)]
     policies = [Policy.of("coarse", {"bits": 2, "group_size": 8}), Policy.of("fine", {"bits": 8, "group_size": 8})]
     settings = {"context_tokens": 8, "step_tokens": 4}
-    return rounded_attention(model, windows, "fp", schemes, policies, settings)
+    return rounded_attention(model, windows, "fp", schemes, policies, settings, CPU)
 
 
 def test_rounding_moves_attention_the_more_the_coarser_it_is() -> None:

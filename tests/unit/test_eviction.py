@@ -1,6 +1,6 @@
 """Evicting tokens: against a cache that really evicts, against models that slide by themselves, and planted sinks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,11 @@ from inferometer.sources.tables import CORPUS
 from inferometer.tables import read_table, write_table
 from tests.tiny import COMMON, LLAMA_SHAPE, tiny_model, tiny_texts, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device("cpu", "a processor")
 TOKENS = 30
 ROTARY = ("llama", "qwen2", "gemma", "gemma2", "gpt_neox", "mixtral")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def text(tokens: int = TOKENS, seed: int = 0) -> Tensor:

@@ -1,7 +1,6 @@
 """Features of single tokens: each against a formula written another way, or against what must be true of it."""
 
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +15,10 @@ from inferometer import features
 from inferometer.features import entropy, rarity, received_attention, saliency
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOKENS = torch.tensor([[5, 9, 33, 5, 17, 60, 8, 21]])
 KINDS = ("llama", "gemma2", "gpt2", "opt", "gpt_neox", "bloom")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_entropy_is_what_scipy_computes() -> None:

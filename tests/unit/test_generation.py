@@ -1,7 +1,6 @@
 """The generation chapter: planted loops, words whose rarity is known another way, and what is made of both."""
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,10 @@ from tests.synthetic import insertions as made_up_insertions
 from tests.synthetic import written as made_up_written
 from tests.tiny import tiny_model, tiny_texts, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device("cpu", "a processor")
 CHAT = "{% for message in messages %}word50 {{ message.content }} word51 {% endfor %}word52"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- repetition ---------------------------------------------------------------------------------------------------

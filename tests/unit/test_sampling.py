@@ -1,7 +1,6 @@
 """Writing by chance: its distributions against transformers' own, its draws against theory, and what samples share."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,12 @@ from tests.synthetic import MEASURED, SAMPLE_SEEDS, TEMPERATURE_NLL
 from tests.synthetic import samples as made_up_samples
 from tests.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device("cpu", "a processor")
 PROMPTS = {"one": torch.tensor([[5, 9, 13]]), "two": torch.tensor([[11, 12]])}
 SAMPLING = Sampling(temperatures=(1.5, 0, 0.5), seeds=(7, 2, 30), new_tokens=20, top_p=1.0, top_k=0)
 SHARPNESS = 20.0  # a tiny model's logits are nearly equal; so much of them makes temperatures matter
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

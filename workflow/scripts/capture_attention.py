@@ -29,7 +29,7 @@ with job(snakemake.log[0]) as stopwatch:
         model = load_model(manifest, checkpoint, device, snakemake.params.dtype)
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
-        found = trace(model, tokenizer, texts, begun, no_bos)
+        found = trace(model, tokenizer, texts, begun, no_bos, device)
     write_run(
         Path(output.run),
         step="capture_attention",

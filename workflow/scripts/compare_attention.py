@@ -32,7 +32,7 @@ with job(snakemake.log[0]) as stopwatch:
         device.reset_peak_memory()
         schemes = [Scheme.of(name, entry) for name, entry in params.schemes.items()]
         policies = [Policy.of(name, entry) for name, entry in params.policies.items()]
-        found = rounded_attention(model, texts, params.reference, schemes, policies, settings)
+        found = rounded_attention(model, texts, params.reference, schemes, policies, settings, device)
     write_run(
         Path(snakemake.output.run),
         step="compare_attention",
