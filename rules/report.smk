@@ -174,6 +174,9 @@ rule report:
         "results/benchmarks/report.tsv"
     params:
         config=config,
-        code=code("write_report.py", "report/*.j2", "report/*.css", "report/*.yaml"),
+        code=code(
+            "write_report.py",
+            *("report/*.j2", "report/*.css", "report/*.js", "report/*.yaml"),
+        ),
     script:
         "../workflow/scripts/write_report.py"

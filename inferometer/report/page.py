@@ -29,6 +29,11 @@ class Figure:
         return f"data:{MEDIA_TYPES[self.path.suffix]};base64,{content}"
 
 
+def _joined(templates: Path, pattern: str) -> str:
+    """The text of all files that fit `pattern`, in the order of their names."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(templates.glob(pattern)))
+
+
 def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     """Fill `page.html.j2` in the folder `templates` and write it to `path`.
 
@@ -46,7 +51,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals["sentences"] = sentences
     environment.globals["describe"] = describe
-    style = (templates / "style.css").read_text(encoding="utf-8")
+    style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
-        page = environment.get_template("page.html.j2").render(style=style, **context)
+        page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
         partial.write_text(page, encoding="utf-8")
