@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test environment check bench lock clean help
+.PHONY: report test environment check docs bench lock clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,10 @@ check: $(VENV)/.ready-dev  ## style, types and the workflow's own linter
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
+docs: $(VENV)/.ready-dev  ## build the documentation as a site in docs/_build
+	$(BIN)/sphinx-build -W -q docs docs/_build
+	@echo "docs/_build/index.html"
+
 bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the time goes
 	$(BIN)/python -u -m benchmarks.bench
 
@@ -31,7 +35,7 @@ lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt
 
 clean:  ## remove the environment and all results
-	rm -rf $(VENV) results .snakemake
+	rm -rf $(VENV) results .snakemake docs/_build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Inferometer needs Python 3.11 or newer; set PYTHON=path/to/python3."; exit 1; }

@@ -150,3 +150,11 @@ def test_every_caption_that_a_rule_names_is_there_and_no_other() -> None:
 def test_headings_are_turned_into_anchors_as_on_github() -> None:
     headings = "# Change X: what's next?\n## A `b_c` d\n## A `b_c` d\n"
     assert _anchors(headings) == {"change-x-whats-next", "a-b_c-d", "a-b_c-d-1"}
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", str(ROOT / "docs"), str(tmp_path / "site")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    pages = {page.stem for page in (tmp_path / "site").glob("*.html")}
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= pages
