@@ -18,7 +18,7 @@ html_show_copyright = False
 
 
 def _own_pages(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """On the site, the text on the configuration is a page; in the repository it lies beside the files that it is about."""
+    """The site has a page for the text on the configuration, which lies beside the files that it is about."""
     source[0] = source[0].replace("(../config/README.md", "(configuration.md")
 
 
