@@ -11,7 +11,10 @@ def corpora(config: Mapping[str, Any]) -> dict[str, list[str]]:
     """The corpora that the study's chapters read, by name, each with its uses; in the order of the chapters."""
     attention = config["attention"]
     read = {
-        "evaluation": [("calibration", config["calibration"]["corpus"]), ("evaluation", config["evaluation"]["corpus"])],
+        "evaluation": [
+            ("calibration", config["calibration"]["corpus"]),
+            ("evaluation", config["evaluation"]["corpus"]),
+        ],
         "kv_cache": [("KV cache", config["kv_cache"]["corpus"])],
         "generation": [("generation", config["generation"]["insertions"]["corpus"])],
         "attention": [

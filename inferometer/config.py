@@ -343,10 +343,10 @@ def _check_local_files(config: Config, folder: Path) -> None:
                     )
 
 
-def validate(config: Config, root: Path, folder: Path) -> None:
-    """Raise ConfigError with one sentence that names the key, unless the study can be run.
+def check(config: Config, root: Path) -> None:
+    """Raise ConfigError with one sentence that names the key, unless the configuration is that of a study.
 
-    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    `root` holds the project; no file that the configuration names is looked for.
     """
     error = best_match(_Validator(schema(root)).iter_errors(config))
     if error is not None:
@@ -359,5 +359,13 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_prompts(config)
     _check_attention(config)
     _check_eviction(config)
+
+
+def validate(config: Config, root: Path, folder: Path) -> None:
+    """Raise ConfigError with one sentence that names the key, unless the study can be run.
+
+    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    """
+    check(config, root)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

@@ -11,8 +11,9 @@ import pandas as pd
 from inferometer.generation.tables import ALL_WORDS, FEATURES, INSERTED, LOGGED, WRITTEN
 from inferometer.report.formats import bounded, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.reading import read_table
 from inferometer.report.temperature import Temperature, temperature
-from inferometer.tables import read_table, records
+from inferometer.tables import records
 
 SALIENT_WORDS = 6
 DARKEST = 6  # the style sheet has so many shades
