@@ -1,5 +1,6 @@
 """What goes on the page, gathered from a folder of results and the configuration that made them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from markupsafe import Markup, escape
 
 from inferometer import chapters
 from inferometer.calibration.tables import RANGES
@@ -30,6 +32,7 @@ from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import Table
+from inferometer.visible import DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,24 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
+def _escaped(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if DIRECTIONS.intersection(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts strings in quotes that may hold escapes where they have marks for the direction of writing."""
+
+
+_Dumper.add_representer(str, _escaped)
+
+
+def _written_out(config: Mapping[str, Any]) -> Markup:
+    """The configuration as YAML that can be copied from the page: what could not be seen there is escaped."""
+    text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return escape(re.sub(f"[{''.join(DIRECTIONS)}]", lambda mark: f"\\u{ord(mark.group()):04X}", text))
+
+
 def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
@@ -255,6 +276,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         for name in study["models"]
         if (model := gather("sources", partial(_model, name, config, results, ranges, gather), None))
     ]
+    gather.silences("sources", "calibration", "smoothing", "rotation")  # these go model by model
     return {
         "version": version("inferometer"),
         "title": study["title"],
@@ -293,7 +315,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "attention": gather.whole("attention", lambda: attention(config, results, printed)),
         "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
         "reported": printed,
-        "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
+        "configuration": _written_out(config),
         "absences": gather.absences,
         "unanswered": gather.unanswered(),
     }

@@ -15,6 +15,7 @@ from inferometer.errors import InferometerError
 from inferometer.files import whole_file
 from inferometer.report import describe, formats, sentences
 from inferometer.report.sections import SECTIONS, Absence, Section, absence
+from inferometer.visible import visible
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -54,6 +55,11 @@ def _unfilled(error: TemplateError) -> InferometerError:
     )
 
 
+def _shown(value: object) -> object:
+    """What a template prints: text from outside made visible, all else as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _drawing(environment: Environment, complete: bool) -> Callable[[Context, Section, Absence | None], Markup]:
     """What draws one section: its template, or a note in its place that says why there is nothing."""
 
@@ -84,6 +90,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any], *, complete:
         loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from inferometer.errors import InferometerError
 from inferometer.report.reading import EmptyTableError
@@ -48,7 +48,7 @@ class Absence:
 
     sentence: str
     fault: Exception | None = None
-    models: tuple[()] = ()
+    models: list[Any] = field(default_factory=list)
 
 
 def absence(error: Exception) -> Absence:
@@ -94,6 +94,11 @@ class Gathering:
         except Exception as error:  # one section must not take the others with it; `render` decides what is a fault
             self.absences[name] = absence(error)
             return otherwise
+
+    def silences(self, name: str, *others: str) -> None:
+        """What leaves the section `name` without anything to show does so to the others."""
+        if name in self.absences:
+            self.absences = {**dict.fromkeys(others, self.absences[name]), **self.absences}
 
     def whole(self, name: str, make: Callable[[], T]) -> T | Absence:
         """What `make` returns as all that the section `name` shows, or why there is nothing."""
