@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from inferometer.attention.names import DUMMIES
+from inferometer.chapters import corpora, question_sets
 from inferometer.code_version import code_version
 from inferometer.config import validate
 from inferometer.errors import InferometerError
@@ -48,15 +49,18 @@ rule all:
     default_target: True
     input:
         rules.sources.input,
-        rules.calibration.input,
-        rules.smoothing.input,
-        rules.rotation.input,
-        rules.evaluation.input,
-        rules.capacity.input,
-        rules.profiling.input,
-        rules.kv_cache.input,
-        rules.generation.input,
-        rules.attention.input,
-        rules.fundamentals.input,
+        of_chapter(
+            "evaluation",
+            rules.calibration.input,
+            rules.smoothing.input,
+            rules.rotation.input,
+            rules.evaluation.input,
+        ),
+        of_chapter("capacity", rules.capacity.input),
+        of_chapter("profiling", rules.profiling.input),
+        of_chapter("kv_cache", rules.kv_cache.input),
+        of_chapter("generation", rules.generation.input),
+        of_chapter("attention", rules.attention.input),
+        of_chapter("fundamentals", rules.fundamentals.input),
         rules.summarize_runs.output,
         rules.report.output,

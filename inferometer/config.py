@@ -14,6 +14,7 @@ from jsonschema.validators import extend
 
 from inferometer.attention.names import DUMMIES, FIRST_TOKENS
 from inferometer.capacity.catalogue import gpu_names, model_names
+from inferometer.chapters import WEIGHTLESS
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
@@ -82,6 +83,8 @@ def _sentence(error: ValidationError) -> str:
             return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
         case "type":
             return f"{prefix} is {value!r}; it must be of type {expected}."
+        case "minItems":
+            return f"{prefix} has {len(value)} entries; list at least {expected}."
         case "minLength":
             return f"{prefix} is empty; write at least one character."
         case "pattern":
@@ -141,10 +144,12 @@ def _check_names(config: Config) -> None:
             f"configuration key `study.schemes` lacks the reference {reference!r}, "
             "against which every other scheme is paired; add it."
         )
-    if all(config["models"][name]["source"] == "architecture" for name in config["study"]["models"]):
+    weighing = [chapter for chapter in config["study"]["chapters"] if chapter not in WEIGHTLESS]
+    shapes = all(config["models"][name]["source"] == "architecture" for name in config["study"]["models"])
+    if shapes and weighing:
         raise ConfigError(
-            "configuration key `study.models` names only shapes with random weights, which have no accuracy that "
-            "could be measured; add a model with weights."
+            "configuration key `study.models` names only shapes with random weights, of which `study.chapters` can't "
+            f"measure {', '.join(weighing)}; add a model with weights, or leave these chapters out."
         )
 
 
@@ -338,10 +343,10 @@ def _check_local_files(config: Config, folder: Path) -> None:
                     )
 
 
-def validate(config: Config, root: Path, folder: Path) -> None:
-    """Raise ConfigError with one sentence that names the key, unless the study can be run.
+def check(config: Config, root: Path) -> None:
+    """Raise ConfigError with one sentence that names the key, unless the configuration is that of a study.
 
-    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    `root` holds the project; no file that the configuration names is looked for.
     """
     error = best_match(_Validator(schema(root)).iter_errors(config))
     if error is not None:
@@ -354,5 +359,13 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_prompts(config)
     _check_attention(config)
     _check_eviction(config)
+
+
+def validate(config: Config, root: Path, folder: Path) -> None:
+    """Raise ConfigError with one sentence that names the key, unless the study can be run.
+
+    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    """
+    check(config, root)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)

@@ -150,7 +150,7 @@ rule plot_intensity:
 rule capacity:
     input:
         rules.predict_capacity.output,
-        rules.compare_bytes.output,
+        of_chapter("evaluation", rules.compare_bytes.output),
         rules.measure_machine.output,
         rules.plot_batches.output,
         rules.plot_cache.output,

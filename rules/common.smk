@@ -7,13 +7,6 @@ SCHEMES = config["study"]["schemes"]
 MEASURED = [
     model for model in MODELS if config["models"][model]["source"] != "architecture"
 ]
-CORPORA = sorted(
-    {config[chapter]["corpus"] for chapter in ("calibration", "evaluation", "kv_cache")}
-    | {config["generation"]["insertions"]["corpus"]}
-    | {config["attention"]["rounding"]["corpus"]}
-    | {config["attention"]["eviction"]["corpus"]}
-    | set(config["attention"]["inputs"]["corpora"])
-)
 SMOOTHED = [scheme for scheme in SCHEMES if "smoothing" in config["schemes"][scheme]]
 SEARCHED = [
     scheme
@@ -64,6 +57,11 @@ def code(script, *data):
     """Digest of a script, of all library code that it imports, and of data files that it reads from the project."""
     files = tuple(path for pattern in data for path in sorted(ROOT.glob(pattern)))
     return code_version(ROOT / "workflow" / "scripts" / script, ROOT, data=files)
+
+
+def of_chapter(chapter, *files):
+    """What the study asks for of a chapter: these files, or none where `study.chapters` leaves it out."""
+    return list(files) if chapter in config["study"]["chapters"] else []
 
 
 def model_setting(key, default=None):

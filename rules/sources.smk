@@ -1,13 +1,6 @@
 # Models, corpora and question sets become verified local files. Only these rules use the network.
 
 QUESTION_SETS = config["evaluation"]["choices"]["question_sets"]
-ALL_QUESTION_SETS = list(
-    dict.fromkeys(
-        QUESTION_SETS
-        + config["kv_cache"]["choices"]["question_sets"]
-        + config["attention"]["inputs"]["question_sets"]
-    )
-)
 
 
 wildcard_constraints:
@@ -86,9 +79,12 @@ rule fetch_images:
 rule sources:
     input:
         expand(rules.fetch_model.output, model=MODELS),
-        expand(rules.fetch_corpus.output, corpus=CORPORA),
-        expand(rules.fetch_questions.output, question_set=ALL_QUESTION_SETS),
-        expand(
-            rules.fetch_images.output,
-            image_set=config["fundamentals"]["digits"]["image_set"],
+        expand(rules.fetch_corpus.output, corpus=sorted(corpora(config))),
+        expand(rules.fetch_questions.output, question_set=question_sets(config)),
+        of_chapter(
+            "fundamentals",
+            expand(
+                rules.fetch_images.output,
+                image_set=config["fundamentals"]["digits"]["image_set"],
+            ),
         ),

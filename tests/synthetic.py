@@ -16,6 +16,7 @@ from inferometer.capacity import tables as capacity
 from inferometer.capacity.catalogue import find_shape
 from inferometer.capacity.roofline import roofs, summarize_machine
 from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
+from inferometer.chapters import CHAPTERS
 from inferometer.evaluation.choices_summary import summarize_accuracy
 from inferometer.evaluation.schemes_summary import Measured, summarize_schemes
 from inferometer.evaluation.summary import summarize_gains, summarize_perplexity
@@ -150,7 +151,12 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
         "question_sets": {name: {**file, "file": f"{name}.jsonl", "format": "hellaswag"} for name in QUESTION_SETS},
         "image_sets": {"sketches": {"source": "scikit-learn", "licence": "CC0-1.0", "attribution": "A Pen"}},
         "schemes": _schemes(),
-        "study": {"title": title, "models": [MEASURED, SHAPES], "schemes": list(schemes)},
+        "study": {
+            "title": title,
+            "models": [MEASURED, SHAPES],
+            "schemes": list(schemes),
+            "chapters": list(CHAPTERS),
+        },
         "calibration": {
             "corpus": "prose",
             "window_tokens": 512,

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from inferometer.attention.names import ALL_TEXTS, BOS, FLOAT, OWN
 from inferometer.attention.tables import meaningful
 from inferometer.plotting import COLOURS, MUTED, logarithmic_y, style
+from inferometer.visible import drawable
 
 LEAST_SHARE = 1e-3  # the darkest end of the logarithmic colours
 MAP_TITLES = {"first": "first layer", "middle": "middle layer", "last": "last layer"}
@@ -41,7 +42,7 @@ def _label_tokens(axes: Axes, rows: pd.DataFrame, *, rows_too: bool) -> None:
     """Tokens on the axes of a full map, places on those of a coarse one."""
     diagonal = rows[rows["row"] == rows["column"]].sort_values("row")
     if rows["cell_tokens"].iloc[0] == 1:
-        texts = [str(text).replace("\n", "⏎").replace("$", r"\$").strip() or "␣" for text in diagonal["row_text"]]
+        texts = [drawable(str(text)).strip() or "␣" for text in diagonal["row_text"]]
         axes.set_xticks(range(len(texts)), texts, rotation=90, fontsize=4.5)
         axes.set_yticks(range(len(texts)), texts if rows_too else [""] * len(texts), fontsize=4.5)
     else:

@@ -13,7 +13,7 @@ from inferometer.attention.tables import ATTENTION_SCHEMES, HEADS, MAPS, PHASES,
 from inferometer.calibration.tables import RANGES
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
-from inferometer.tables import read_table
+from inferometer.report.reading import read_of_chapter, read_table
 
 MASSIVE_RATIO, MASSIVE_MAGNITUDE = 1000.0, 100.0  # over the median, and by itself: massive to Sun et al. (2024)
 
@@ -146,8 +146,11 @@ def said_of_first_tokens(sinks: pd.DataFrame, words: Mapping[str, str]) -> list[
 def _widest(ranges: pd.DataFrame, rises: int, falls: int) -> str:
     """Which linear layers read the widest inputs, beside the layers in which the first token's value rises and falls.
 
-    Takes a model's rows of RANGES.
+    Takes a model's rows of RANGES, which there are none of where the study does not calibrate.
     """
+    turns = f"The value rises most in layer {rises} and falls most in layer {falls}"
+    if ranges.empty:
+        return f"{turns}."
     reach = ranges.assign(reach=ranges[["activation_min", "activation_max"]].abs().max(axis=1))
     reach = reach[reach["first_token"] & reach["decoder_layer"].notna()].nlargest(2, "reach")
     listed = " and ".join(
@@ -155,10 +158,7 @@ def _widest(ranges: pd.DataFrame, rises: int, falls: int) -> str:
     )
     same = sorted(reach["decoder_layer"].astype(int)) == sorted([rises, falls])
     link = "These are the layers that write it and take it away" if same else "Other layers than these two have them"
-    return (
-        f"The value rises most in layer {rises} and falls most in layer {falls}; the widest inputs that calibration "
-        f"finds are those of {listed}. {link}."
-    )
+    return f"{turns}; the widest inputs that calibration finds are those of {listed}. {link}."
 
 
 def said_of_residuals(residuals: pd.DataFrame, sinks: pd.DataFrame, ranges: pd.DataFrame) -> list[str]:
@@ -339,7 +339,7 @@ def attention(config: Mapping[str, Any], results: Path, reported: Mapping[str, A
         "sinks": read_table(SINKS, summary / "sinks.parquet"),
         "phases": read_table(PHASES, summary / "phases.parquet"),
         "schemes": read_table(ATTENTION_SCHEMES, summary / "attention_schemes.parquet"),
-        "ranges": read_table(RANGES, summary / "ranges.parquet"),
+        "ranges": read_of_chapter(config, "evaluation", RANGES, summary / "ranges.parquet"),
     }
     measured = [name for name in config["study"]["models"] if config["models"][name]["source"] != "architecture"]
     return Attention(

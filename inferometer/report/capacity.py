@@ -20,7 +20,8 @@ from inferometer.capacity.tables import (
     WEIGHTS,
 )
 from inferometer.report.page import Figure
-from inferometer.tables import read_table, records
+from inferometer.report.reading import read_of_chapter, read_table
+from inferometer.tables import records
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def capacity(config: Mapping[str, Any], results: Path) -> Capacity:
         model=model,
         models=_models(config, tables, context, bits),
         studies=records(read_table(STUDIES, folder / "studies.parquet")),
-        stored=read_table(STORED, folder / "stored.parquet"),
+        stored=read_of_chapter(config, "evaluation", STORED, folder / "stored.parquet"),
         gpus=listed,
         machine=records(machine)[0],
         machine_ridges=machine_ridges(machine),

@@ -1,14 +1,18 @@
 """What goes on the page, gathered from a folder of results and the configuration that made them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from markupsafe import Markup, escape
 
+from inferometer import chapters
 from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
@@ -22,10 +26,13 @@ from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
+from inferometer.report.reading import read_table, without_rows
+from inferometer.report.sections import Gathering
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
-from inferometer.tables import read_table
+from inferometer.tables import Table
+from inferometer.visible import DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def _sensitivity_figure(folder: Path, model: str, scheme: str) -> Figure:
     )
 
 
-def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataFrame) -> Model:
+def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataFrame, gather: Gathering) -> Model:
     entry, folder = config["models"][name], results / name
     manifest = Manifest.read(folder / "sources/model.json")
     shown = chosen_layers(config["calibration"]["layers"], manifest.layers)
@@ -174,28 +181,25 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
         shown_layers=list(dict.fromkeys(rows["layer"])),
         ranges={(str(row.layer), bool(row.first_token)): row for row in rows.itertuples()},
         calibration_figures=[] if manifest.random_weights else _calibration_figures(folder / "calibration", name),
-        smoothings=[
-            _smoothing(folder / "smoothing" / scheme, name, scheme, entry)
-            for scheme, entry in measured.items()
-            if "smoothing" in entry
-        ],
-        rotations=_rotations(folder / "rotation", measured),
+        smoothings=gather(
+            "smoothing",
+            lambda: [
+                _smoothing(folder / "smoothing" / scheme, name, scheme, entry)
+                for scheme, entry in measured.items()
+                if "smoothing" in entry
+            ],
+            [],
+        ),
+        rotations=gather("rotation", lambda: _rotations(folder / "rotation", measured), []),
         sensitivity_figures=[_sensitivity_figure(folder / "evaluation", name, scheme) for scheme in sensitive],
     )
 
 
 def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
-    uses: dict[str, list[str]] = {}
-    for chapter, name in (("calibration", "calibration"), ("evaluation", "evaluation"), ("kv_cache", "KV cache")):
-        uses.setdefault(config[chapter]["corpus"], []).append(name)
-    uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
-    own = config["attention"]
-    for name in dict.fromkeys([*own["inputs"]["corpora"], own["rounding"]["corpus"], own["eviction"]["corpus"]]):
-        uses.setdefault(name, []).append("attention")
-    entries = {name: config["corpora"][name] for name in uses}
     return [
-        Corpus(name, uses[name], _origin(entry), entry.get("licence"), entry.get("attribution"))
-        for name, entry in entries.items()
+        Corpus(name, uses, _origin(entry), entry.get("licence"), entry.get("attribution"))
+        for name, uses in chapters.corpora(config).items()
+        for entry in [config["corpora"][name]]
     ]
 
 
@@ -232,21 +236,52 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
+def _escaped(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if DIRECTIONS.intersection(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts strings in quotes that may hold escapes where they have marks for the direction of writing."""
+
+
+_Dumper.add_representer(str, _escaped)
+
+
+def _written_out(config: Mapping[str, Any]) -> Markup:
+    """The configuration as YAML that can be copied from the page: what could not be seen there is escaped."""
+    text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return escape(re.sub(f"[{''.join(DIRECTIONS)}]", lambda mark: f"\\u{ord(mark.group()):04X}", text))
+
+
 def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
-    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed.
+    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed. What
+    a section lacks is among the `absences`, by the section's name, and takes nothing from the other sections.
     """
     study, summary = config["study"], results / "summary"
-    schemes = _in_study_order(read_table(SCHEMES, summary / "schemes.parquet"), study)
-    ranges, runs = read_table(RANGES, summary / "ranges.parquet"), read_table(RUN, summary / "runs.parquet")
-    models = [_model(name, config, results, ranges) for name in study["models"]]
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
+    gather = Gathering(tuple(study["chapters"]))
+
+    def of_schemes(table: Table, file: str) -> pd.DataFrame:
+        rows = gather("evaluation", lambda: read_table(table, summary / file), without_rows(table))
+        return _in_study_order(rows, study)
+
+    schemes = of_schemes(SCHEMES, "schemes.parquet")
+    ranges = gather("calibration", lambda: read_table(RANGES, summary / "ranges.parquet"), without_rows(RANGES))
+    runs = gather("machine", lambda: read_table(RUN, summary / "runs.parquet"), without_rows(RUN))
+    models = [
+        model
+        for name in study["models"]
+        if (model := gather("sources", partial(_model, name, config, results, ranges, gather), None))
+    ]
+    gather.silences("sources", "calibration", "smoothing", "rotation")  # these go model by model
     return {
         "version": version("inferometer"),
         "title": study["title"],
         "models": models,
-        "compared_ranges": _compared_ranges(models, ranges, printed),
+        "compared_ranges": gather("calibration", lambda: _compared_ranges(models, ranges, printed), []),
         "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
         "measured_models": list(dict.fromkeys(schemes["model"])),
         "corpora": _corpora(config),
@@ -255,9 +290,8 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "evaluation": config["evaluation"],
         "summary": schemes,
         "tokens_per_s": _tokens_per_s(runs),
-        "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
-        "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
-        "capacity": capacity(config, results),
+        "accuracy": of_schemes(ACCURACY, "accuracy.parquet"),
+        "gains": of_schemes(GAINS, "gains.parquet"),
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(
@@ -273,12 +307,15 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
             "other one beats in both.",
             "Scatter chart of excess perplexity against bytes, with the Pareto front.",
         ),
-        "fundamentals": fundamentals(config, results, printed),
-        "profiling": profiling(config, results, printed),
-        "kv_cache": kv_cache(config, results, printed),
-        "generation": generation(config, results, printed),
-        "attention": attention(config, results, printed),
-        "eviction": eviction(config, results, printed),
+        "capacity": gather.whole("capacity", lambda: capacity(config, results)),
+        "fundamentals": gather.whole("fundamentals", lambda: fundamentals(config, results, printed)),
+        "profiling": gather.whole("profiling", lambda: profiling(config, results, printed)),
+        "kv_cache": gather.whole("kv_cache", lambda: kv_cache(config, results, printed)),
+        "generation": gather.whole("generation", lambda: generation(config, results, printed)),
+        "attention": gather.whole("attention", lambda: attention(config, results, printed)),
+        "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
         "reported": printed,
-        "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
+        "configuration": _written_out(config),
+        "absences": gather.absences,
+        "unanswered": gather.unanswered(),
     }

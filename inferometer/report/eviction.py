@@ -12,7 +12,7 @@ from inferometer.attention.eviction_summary import FIRST_TOKENS, kept
 from inferometer.attention.eviction_tables import EVICTED
 from inferometer.report.formats import bounded, interval, number
 from inferometer.report.page import Figure
-from inferometer.tables import read_table
+from inferometer.report.reading import read_table
 
 ALIKE = 1e-3  # nats, by which a token's nll may differ where the same tokens are seen
 

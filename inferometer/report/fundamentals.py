@@ -10,8 +10,8 @@ import pandas as pd
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
 from inferometer.report.formats import number, percent
 from inferometer.report.page import Figure
+from inferometer.report.reading import read_table
 from inferometer.report.sentences import ALIKE
-from inferometer.tables import read_table
 
 EIGHT = 8  # bits of the study's classifier
 REPLACED = {"last": "the last layer", "all": "all layers"}

@@ -11,8 +11,10 @@ import pandas as pd
 from inferometer.generation.tables import ALL_WORDS, FEATURES, INSERTED, LOGGED, WRITTEN
 from inferometer.report.formats import bounded, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.reading import read_table
 from inferometer.report.temperature import Temperature, temperature
-from inferometer.tables import read_table, records
+from inferometer.tables import records
+from inferometer.visible import visible
 
 SALIENT_WORDS = 6
 DARKEST = 6  # the style sheet has so many shades
@@ -156,7 +158,7 @@ def said_of_saliency(features: pd.DataFrame, prompts: Mapping[str, str], reporte
     said = []
     for name, text in prompts.items():
         words = salient_words(features[features["prompt"] == name])
-        listed = ", ".join(f"“{word.text}”" for word in words[:SALIENT_WORDS])
+        listed = ", ".join(f"“{visible(word.text)}”" for word in words[:SALIENT_WORDS])
         said.append(f"For the first token after “{name}” the most salient words are, in this order, {listed}.")
         if text == reported["prompt"]:
             best = [word.text.lower() for word in words[: len(reported["words"])]]

@@ -12,8 +12,8 @@ from inferometer.kv_cache.summary import is_float, is_static
 from inferometer.kv_cache.tables import CACHE_LENGTHS, CACHE_PAIRS, CACHE_TRACE, KV_CACHE
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.reading import read_table
 from inferometer.report.sentences import ALIKE
-from inferometer.tables import read_table
 from inferometer.units import MIB
 
 FOUR = 4  # bits of the studies' caches

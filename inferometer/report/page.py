@@ -1,15 +1,21 @@
 """Rendering the page: one self-contained HTML file that opens from disk without a network."""
 
 import base64
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
 
+from inferometer.errors import InferometerError
 from inferometer.files import whole_file
 from inferometer.report import describe, formats, sentences
+from inferometer.report.sections import SECTIONS, Absence, Section, absence
+from inferometer.visible import visible
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -24,8 +30,13 @@ class Figure:
 
     @property
     def data_uri(self) -> str:
-        """The file's content as an address that needs no network."""
-        content = base64.b64encode(self.path.read_bytes()).decode("ascii")
+        """The file's content as an address that needs no network. Raises InferometerError if there is no file."""
+        try:
+            content = base64.b64encode(self.path.read_bytes()).decode("ascii")
+        except OSError as error:
+            raise InferometerError(
+                f"cannot read the figure {self.path}: {error.strerror}; `snakemake {self.path} --cores 1` draws it."
+            ) from error
         return f"data:{MEDIA_TYPES[self.path.suffix]};base64,{content}"
 
 
@@ -34,24 +45,64 @@ def _joined(templates: Path, pattern: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(templates.glob(pattern)))
 
 
-def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
+def _unfilled(error: TemplateError) -> InferometerError:
+    """The sentence about a template that can't be filled, with its file and line."""
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+    where = f"{places[-1].filename}, line {places[-1].lineno}" if places else "the page's templates"
+    return InferometerError(
+        f"{where}: {error.message or type(error).__name__}; mend the template, or name it in "
+        "inferometer/report/contents.py."
+    )
+
+
+def _shown(value: object) -> object:
+    """What a template prints: text from outside made visible, all else as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _drawing(environment: Environment, complete: bool) -> Callable[[Context, Section, Absence | None], Markup]:
+    """What draws one section: its template, or a note in its place that says why there is nothing."""
+
+    @pass_context
+    def drawn(context: Context, section: Section, absent: Absence | None) -> Markup:
+        names = context.get_all()
+        if absent is None:
+            try:
+                return Markup(environment.get_template(f"{section.name}.html.j2").render(names))
+            except Exception as error:
+                if complete:
+                    raise
+                absent = absence(_unfilled(error) if isinstance(error, TemplateError) else error)
+        elif complete and absent.fault:
+            raise absent.fault
+        return Markup(environment.get_template("absent.html.j2").render(names, section=section, absence=absent))
+
+    return drawn
+
+
+def render(templates: Path, path: Path, context: Mapping[str, Any], *, complete: bool = True) -> None:
     """Fill `page.html.j2` in the folder `templates` and write it to `path`.
 
-    Everything is escaped, and a name that a template uses but the context lacks is an error.
+    Everything is escaped, and a name that a template uses but the context lacks is an InferometerError. So is whatever
+    results lack that the study must have; a page that need not be `complete` says so in the place of each.
     """
     environment = Environment(
         loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
-    environment.globals["sentences"] = sentences
-    environment.globals["describe"] = describe
+    environment.globals |= {"sentences": sentences, "describe": describe, "sections": SECTIONS, "complete": complete}
+    environment.globals["drawn"] = _drawing(environment, complete)
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
-        page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
+        try:
+            page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
+        except TemplateError as error:
+            raise _unfilled(error) from error
         partial.write_text(page, encoding="utf-8")

@@ -20,8 +20,9 @@ from inferometer.profiling.tables import (
 )
 from inferometer.report.formats import interval, number, percent
 from inferometer.report.page import Figure
+from inferometer.report.reading import read_table
 from inferometer.report.sentences import ALIKE
-from inferometer.tables import read_table, records
+from inferometer.tables import records
 from inferometer.units import MIB
 
 EXACT = 1e-9

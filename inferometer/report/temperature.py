@@ -11,7 +11,8 @@ import pandas as pd
 from inferometer.generation.tables import MEASURES, SAMPLES, TEMPERATURES
 from inferometer.report.formats import bounded, percent
 from inferometer.report.page import Figure
-from inferometer.tables import read_table, records
+from inferometer.report.reading import read_table
+from inferometer.tables import records
 
 SHOWN_CHARACTERS = 200
 SHOWN_SEEDS = 3  # of every prompt and temperature

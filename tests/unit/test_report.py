@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from jinja2 import UndefinedError
 
 from inferometer.capacity.tables import MACHINE
 from inferometer.config import validate
+from inferometer.errors import InferometerError
 from inferometer.generation.figures import STUDY_RARITY
 from inferometer.generation.summary import summarize_insertions
 from inferometer.generation.tables import MEASURES
@@ -224,7 +224,7 @@ def test_a_name_that_the_context_lacks_is_an_error(tmp_path: Path) -> None:
     write_results(config, tmp_path / "results")
     context = contents(config, tmp_path / "results", TEMPLATES / "reported.yaml")
     for name in context:
-        with pytest.raises(UndefinedError, match=f"'{name}' is undefined"):
+        with pytest.raises(InferometerError, match=f"'{name}' is undefined"):
             render(TEMPLATES, tmp_path / "page.html", {key: value for key, value in context.items() if key != name})
     assert not (tmp_path / "page.html").exists()
 

@@ -12,5 +12,5 @@ from inferometer.tables import read_table, write_table
 snakemake: Snakemake
 
 with job(snakemake.log[0]):
-    runs = [read_table(RUN, Path(path)) for path in snakemake.input]
+    runs = [read_table(RUN, Path(path)) for path in snakemake.input] or [RUN.arrow_schema.empty_table().to_pandas()]
     write_table(RUN, pd.concat(runs), Path(snakemake.output[0]))
