@@ -66,6 +66,11 @@ def code(script, *data):
     return code_version(ROOT / "workflow" / "scripts" / script, ROOT, data=files)
 
 
+def memory_mb(first):
+    """A job's memory; a job that failed, perhaps for want of it, gets as much again with each attempt."""
+    return lambda wildcards, attempt: first * attempt
+
+
 def model_setting(key, default=None):
     """An input-independent setting of the wildcard's model."""
     return lambda wildcards: config["models"][wildcards.model].get(key, default)
