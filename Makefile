@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test environment check docs bench lock clean help
+.PHONY: report test test-cluster environment check docs bench lock clean help
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 report: $(VENV)/.ready  ## run the default study and write results/report.html
 	$(BIN)/snakemake --cores 1 --resources gpu=1
@@ -15,6 +15,10 @@ report: $(VENV)/.ready  ## run the default study and write results/report.html
 test: $(VENV)/.ready-dev  ## check style and types, and run the tests
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.ready-dev  ## run a study by a real Slurm of one's own, where slurm-wlm and munge are installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+	$(BIN)/python -m pytest tests/cluster
 
 environment: $(VENV)/.ready  ## set up the virtual environment only
 
@@ -32,6 +36,7 @@ bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the 
 	$(BIN)/python -u -m benchmarks.bench
 
 lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
 	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt
 
 clean:  ## remove the environment and all results

@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from inferometer.errors import InferometerError
+from inferometer.lease import leased
 from inferometer.runs import Machine
 from inferometer.units import GIB
 
@@ -227,7 +228,7 @@ def energy_counter(device: Device, powercap: Path = RAPL) -> Callable[[], float]
             return "the package nvidia-ml-py, which reads the GPU's energy counter, is not installed"
         try:
             pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+            handle = pynvml.nvmlDeviceGetHandleByUUID(_uuid(torch.cuda.current_device()))
             pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         except pynvml.NVMLError as error:
             return f"the driver offers no energy counter for this GPU ({error})"
@@ -244,9 +245,15 @@ def energy_counter(device: Device, powercap: Path = RAPL) -> Callable[[], float]
     return lambda: sum(counter() for counter in counters)
 
 
+def _uuid(place: int) -> str:
+    """The name of a GPU that is the same for every process, whichever GPUs it sees."""
+    return f"GPU-{torch.cuda.get_device_properties(place).uuid}"
+
+
 def choose_device(wanted: str) -> Device:
     """The device for `auto`, `cpu` or `cuda`; `auto` is CUDA where there is one.
 
+    Of several GPUs (those that CUDA_VISIBLE_DEVICES leaves) the process takes one that no other job holds.
     Torch is given all available cores. Workflow systems set OMP_NUM_THREADS to the cores that they book for a job,
     which is one under `--cores 1`; but measuring jobs have the machine to themselves, since each holds the `gpu`.
     Raises InferometerError when `cuda` is asked for and absent.
@@ -259,6 +266,7 @@ def choose_device(wanted: str) -> Device:
         )
     if wanted == "cpu" or not available:
         return Device("cpu", _cpu_name())
+    torch.cuda.set_device(leased(tuple(_uuid(place) for place in range(torch.cuda.device_count()))))
     return Device("cuda", torch.cuda.get_device_name())
 
 

@@ -25,7 +25,7 @@ rule capture_attention:
         "results/benchmarks/capture_attention/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=120,
     params:
         inputs=config["attention"]["inputs"],
@@ -51,7 +51,7 @@ rule compare_attention:
         "results/benchmarks/compare_attention/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=120,
     params:
         settings=config["attention"]["rounding"],
@@ -267,7 +267,7 @@ rule evict_sinks:
         "results/benchmarks/evict_sinks/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=120,
     params:
         settings=config["attention"]["eviction"],

@@ -18,7 +18,7 @@ rule calibrate:
         "results/benchmarks/calibrate/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=memory_mb(4000),
         runtime=120,
     params:
         settings={

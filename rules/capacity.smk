@@ -69,7 +69,7 @@ rule measure_machine:
     threads: workflow.cores  # nothing else may run beside it
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=memory_mb(4000),
     params:
         device=config["device"],
         code=code("measure_machine.py"),

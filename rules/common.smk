@@ -64,6 +64,11 @@ def of_chapter(chapter, *files):
     return list(files) if chapter in config["study"]["chapters"] else []
 
 
+def memory_mb(first):
+    """A job's memory; a job that failed, perhaps for want of it, gets as much again with each attempt."""
+    return lambda wildcards, attempt: first * attempt
+
+
 def model_setting(key, default=None):
     """An input-independent setting of the wildcard's model."""
     return lambda wildcards: config["models"][wildcards.model].get(key, default)

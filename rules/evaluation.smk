@@ -29,7 +29,7 @@ rule evaluate:
         ),
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=240,
     params:
         scheme=how_it_rounds,
@@ -86,7 +86,7 @@ rule measure_sensitivity:
         "results/benchmarks/measure_sensitivity/{model}/{scheme}.tsv"
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=memory_mb(4000),
         runtime=240,
     params:
         scheme=how_it_rounds,

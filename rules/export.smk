@@ -15,7 +15,7 @@ rule export:
         "results/benchmarks/export/{model}/{scheme}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=60,
     params:
         scheme=how_it_rounds,

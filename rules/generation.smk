@@ -17,7 +17,7 @@ rule trace_generation:
         "results/benchmarks/trace_generation/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=120,
     params:
         settings=without(config["generation"], "sampling"),
@@ -73,7 +73,7 @@ rule sample_generations:
         "results/benchmarks/sample_generations/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=120,
     params:
         prompts=SAMPLED_PROMPTS,

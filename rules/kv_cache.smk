@@ -39,7 +39,7 @@ rule compare_caches:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=480,
     params:
         policies=cache_policies(CACHE_POLICIES),
@@ -75,7 +75,7 @@ rule trace_caches:
         "results/benchmarks/trace_caches/{model}.tsv"
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=memory_mb(6000),
         runtime=60,
     params:
         policies=cache_policies(CHOOSING_POLICIES),

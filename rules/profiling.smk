@@ -15,7 +15,7 @@ rule profile_latency:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=240,
     params:
         subjects=what_is_profiled,
@@ -40,7 +40,7 @@ rule profile_memory:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=240,
     params:
         reference=REFERENCE,
@@ -67,7 +67,7 @@ rule profile_cache:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=240,
     params:
         settings=profiling_settings("cache"),
@@ -91,7 +91,7 @@ rule profile_kernels:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=60,
     params:
         settings=profiling_settings("kernels"),
@@ -115,7 +115,7 @@ rule profile_baseline:
     threads: workflow.cores
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=120,
     params:
         settings=config["profiling"]["baseline"],

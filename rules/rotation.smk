@@ -17,7 +17,7 @@ rule rotate:
         "results/benchmarks/rotate/{model}/{seed}.tsv"
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=memory_mb(4000),
         runtime=60,
     params:
         settings={

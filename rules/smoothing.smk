@@ -18,7 +18,7 @@ rule smooth:
         "results/benchmarks/smooth/{model}/{scheme}.tsv"
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=memory_mb(4000),
         runtime=60,
     params:
         scheme=what_smoothing_uses,

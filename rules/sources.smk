@@ -19,7 +19,7 @@ rule fetch_model:
     benchmark:
         "results/benchmarks/fetch_model/{model}.tsv"
     resources:
-        mem_mb=8000,
+        mem_mb=memory_mb(8000),
         runtime=120,
     params:
         entry=what_to_fetch("models"),

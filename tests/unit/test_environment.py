@@ -8,6 +8,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = [requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra]
 
 
 def _pins(requirements: list[str]) -> dict[str, str]:
@@ -17,7 +18,7 @@ def _pins(requirements: list[str]) -> dict[str, str]:
 
 
 def test_every_dependency_is_pinned_exactly_but_the_installer() -> None:
-    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    requirements = [*PROJECT["dependencies"], *EXTRAS]
     assert [requirement for requirement in requirements if "==" not in requirement] == ["pip>=23.2"]
 
 
@@ -31,6 +32,6 @@ def test_conda_environment_holds_the_same_pins() -> None:
 
 def test_constraints_hold_the_same_pins_and_those_of_all_that_comes_along() -> None:
     constraints = _pins((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
-    direct = _pins([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+    direct = _pins([*PROJECT["dependencies"], *EXTRAS])
     assert direct.items() <= constraints.items()
     assert len(constraints) > len(direct)
