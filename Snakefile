@@ -39,7 +39,15 @@ include: "rules/generation.smk"
 include: "rules/attention.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
+include: "rules/provenance.smk"
 include: "rules/report.smk"
+
+
+# What is older than this file was kept from an earlier call, which the page tells of each rule.
+onstart:
+    started = Path("results/logs/started")
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.touch()
 
 
 # Every file is asked for by name: one that lies between others, and that a failed job
@@ -58,5 +66,6 @@ rule all:
         rules.generation.input,
         rules.attention.input,
         rules.fundamentals.input,
+        rules.provenance.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -53,6 +53,7 @@ FIGURES = [
     ),
     "results/fundamentals/digits.svg",
     "results/fundamentals/decoder.svg",
+    "results/provenance/rules.svg",
 ]
 
 
@@ -165,15 +166,18 @@ rule report:
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",
+        rules.list_rules.output,
         FIGURES,
     output:
-        "results/report.html",
+        page="results/report.html",
+        configuration="results/provenance/configuration.yaml",
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
     params:
         config=config,
+        jobs=files_of_study,
         code=code(
             "write_report.py",
             *("report/*.j2", "report/*.css", "report/*.js", "report/*.yaml"),

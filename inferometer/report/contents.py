@@ -1,6 +1,6 @@
 """What goes on the page, gathered from a folder of results and the configuration that made them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,11 @@ from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
+from inferometer.report.machine import machine
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
+from inferometer.report.reproduce import reproduce
+from inferometer.report.sources import sources
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
@@ -65,27 +68,6 @@ class Model:
     smoothings: list[Smoothing]
     rotations: list[Rotation]
     sensitivity_figures: list[Figure]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """One text with its uses."""
-
-    name: str
-    uses: list[str]
-    origin: str
-    licence: str | None
-    attribution: str | None
-
-
-def _origin(entry: Mapping[str, Any]) -> str:
-    match entry["source"]:
-        case "pypi":
-            return f"PyPI {entry['package']}=={entry['version']}, {entry['file']}, sha256 {entry['file_sha256']}"
-        case "hub":
-            return f"hub {entry['id']} at {entry['revision']}, {entry['file']}, sha256 {entry['file_sha256']}"
-        case _:
-            return f"local {entry['path']}"
 
 
 def _calibration_figures(folder: Path, model: str) -> list[Figure]:
@@ -184,21 +166,6 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
     )
 
 
-def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
-    uses: dict[str, list[str]] = {}
-    for chapter, name in (("calibration", "calibration"), ("evaluation", "evaluation"), ("kv_cache", "KV cache")):
-        uses.setdefault(config[chapter]["corpus"], []).append(name)
-    uses.setdefault(config["generation"]["insertions"]["corpus"], []).append("generation")
-    own = config["attention"]
-    for name in dict.fromkeys([*own["inputs"]["corpora"], own["rounding"]["corpus"], own["eviction"]["corpus"]]):
-        uses.setdefault(name, []).append("attention")
-    entries = {name: config["corpora"][name] for name in uses}
-    return [
-        Corpus(name, uses[name], _origin(entry), entry.get("licence"), entry.get("attribution"))
-        for name, entry in entries.items()
-    ]
-
-
 def _in_study_order(table: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
     """Rows in the order in which the study lists its models and schemes."""
     places = {name: place for place, name in enumerate([*study["models"], *study["schemes"]])}
@@ -232,11 +199,15 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
-def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
+def contents(
+    config: Mapping[str, Any], results: Path, reported: Path, jobs: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
-    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed.
+    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed, in a
+    folder of the workflow's. `jobs` are the study's: for each its `rule`, and `outputs` and `benchmark` in `results`.
     """
+    root = reported.resolve().parents[1]
     study, summary = config["study"], results / "summary"
     schemes = _in_study_order(read_table(SCHEMES, summary / "schemes.parquet"), study)
     ranges, runs = read_table(RANGES, summary / "ranges.parquet"), read_table(RUN, summary / "runs.parquet")
@@ -249,7 +220,9 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "compared_ranges": _compared_ranges(models, ranges, printed),
         "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
         "measured_models": list(dict.fromkeys(schemes["model"])),
-        "corpora": _corpora(config),
+        "machine": machine(results, root, jobs),
+        "sources": sources(config, results),
+        "reproduce": reproduce(config, results, root, jobs),
         "schemes": {scheme: config["schemes"][scheme] for scheme in study["schemes"]},
         "reference": config["evaluation"]["reference"],
         "evaluation": config["evaluation"],
@@ -280,5 +253,4 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "attention": attention(config, results, printed),
         "eviction": eviction(config, results, printed),
         "reported": printed,
-        "configuration": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120),
     }

@@ -46,7 +46,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
+    helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds", "day_and_time")
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals["sentences"] = sentences
