@@ -34,7 +34,7 @@ def read_records(jobs: Sequence[Mapping[str, str]], started: float | None) -> pd
 
 
 def by_rule(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of each rule together, the longest first: jobs, wall seconds, most memory, dates, and how many ran."""
+    """The records of each rule together, the longest first: jobs, wall seconds, memory, dates, and how many ran."""
     grouped = records.assign(ran=records["ran"].astype("boolean")).groupby("rule", as_index=False)
     table = grouped.agg(
         jobs=("rule", "size"),

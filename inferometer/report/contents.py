@@ -15,6 +15,7 @@ from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
+from inferometer.report.decision import decision
 from inferometer.report.describe import changes
 from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
@@ -220,6 +221,7 @@ def contents(
         "compared_ranges": _compared_ranges(models, ranges, printed),
         "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
         "measured_models": list(dict.fromkeys(schemes["model"])),
+        "decision": decision(results, schemes, config["evaluation"]["reference"]),
         "machine": machine(results, root, jobs),
         "sources": sources(config, results),
         "reproduce": reproduce(config, results, root, jobs),

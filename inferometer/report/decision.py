@@ -3,164 +3,185 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from inferometer.evaluation.schemes_summary import pareto
-from inferometer.evaluation.tables import SCHEMES
 from inferometer.kv_cache.tables import KV_CACHE
 from inferometer.profiling.tables import PROFILE
+from inferometer.report.formats import interval, number, ratio, ratio_interval
 from inferometer.tables import read_table
 
 FLOAT_CACHE = "float"
+Cells = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that a reader may limit or look for: `key` names it in the page, `better` says what one looks for."""
+
+    key: str
+    name: str
+    unit: str
+    better: Literal["least", "most"]
+
+    @property
+    def limit(self) -> str:
+        """Which side of a limit is allowed."""
+        return "at most" if self.better == "least" else "at least"
+
+
+QUANTITIES = (
+    Quantity("weights", "weights", "MB", "least"),
+    Quantity("cache", "KV cache", "kB per token", "least"),
+    Quantity("ratio", "perplexity ratio", "times that of float", "least"),
+    Quantity("change", "change of accuracy", "percentage points", "most"),
+    Quantity("accuracy", "accuracy", "%", "most"),
+    Quantity("prefill", "reading", "tokens/s", "most"),
+    Quantity("decode", "writing", "tokens/s", "most"),
+)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A quantity with the bounds within which it lies; all the same where it is exact, all missing where not known."""
+    """A quantity between its bounds, which are the value itself where it is exact."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    value: float
+    low: float
+    high: float
 
-    @property
-    def is_known(self) -> bool:
-        """Whether anything is known at all."""
-        return self.value is not None
+    def text(self, key: str) -> str:
+        """As a reader wants it: the interval only where there is one."""
+        plain, bounds = (ratio, ratio_interval) if key == "ratio" else (number, interval)
+        exact = self.low == self.value == self.high
+        return plain(self.value) if exact else f"{plain(self.value)} {bounds(self.low, self.high)}"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One scheme of one model, or the float model with a rounded KV cache (`policy`).
+    """One scheme of one model with a float KV cache, or the float model with a rounded cache.
 
-    Sizes are in MB and kB of 1000 bytes, speeds in tokens per second, `accuracy_change` in percentage points. `front`
-    is "front" where no other candidate of the model with a float cache has as few bytes and a lower perplexity,
-    "undecided" where others are better but none by more than the intervals allow, and empty elsewhere.
+    `known` holds by their keys those of QUANTITIES that are known. `front` is "front" where no other scheme of the
+    model has as few bytes and a lower perplexity, "not ruled out" where one has, but none by more than the intervals
+    allow.
     """
 
     model: str
-    scheme: str
-    policy: str | None
-    engine: str
+    name: str
+    simulated: bool
     front: str
-    weights_mb: Known
-    cache_kb_per_token: Known
-    ratio: Known
-    accuracy_change: Known
-    accuracy: Known
-    prefill: Known
-    decode: Known
-
-    @property
-    def name(self) -> str:
-        """How the page calls it."""
-        return self.scheme if self.policy is None else f"{self.scheme} with cache {self.policy}"
+    known: Mapping[str, Known]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The section's data: candidates in the order of the study, and the lengths that speeds were taken at."""
+    """The section's data: candidates in the order of the study, and by model the lengths that speeds were taken at."""
 
     candidates: list[Candidate]
-    prefill_tokens: int | None
-    decode_tokens: int | None
-    unrun: list[str]
+    quantities: tuple[Quantity, ...]
+    ranges: Mapping[str, tuple[float, float]]
+    prefill_tokens: Mapping[str, int]
+    decode_tokens: Mapping[str, int]
 
 
-def _known(row: Any, name: str, factor: float = 1.0, *, percent: bool = False) -> Known:
-    """A quantity of a row with the columns of that name that end in _low and _high; exact without those."""
-    scale = 100.0 if percent else factor
-    values = [row[column] if column in row.index else row[name] for column in (name, f"{name}_low", f"{name}_high")]
-    return Known() if pd.isna(values[0]) else Known(*(float(value) * scale for value in values))
+def _exact(value: float) -> Known:
+    return Known(value, value, value)
 
 
-def _per_second(tokens: int, row: Any, name: str) -> Known:
+def _bounded(row: Mapping[str, Any], name: str, scale: float = 1.0) -> Known:
+    """A quantity of a row with the columns of that name that end in _low and _high."""
+    value, low, high = (float(row[f"{name}{end}"]) * scale for end in ("", "_low", "_high"))
+    return Known(value, low, high)
+
+
+def _speed(tokens: int, row: Mapping[str, Any], name: str) -> Known:
     """Tokens per second of a median latency in milliseconds, between those of its quartiles."""
-    found = [row[column] for column in (name, f"{name}_q75", f"{name}_q25")]
-    return Known() if pd.isna(found[0]) else Known(*(1000.0 * tokens / float(value) for value in found))
+    value, low, high = (1000.0 * tokens / float(row[column]) for column in (name, f"{name}_q75", f"{name}_q25"))
+    return Known(value, low, high)
 
 
 def fronts(schemes: pd.DataFrame) -> dict[str, str]:
     """For each scheme of one model's SCHEMES rows its place at the Pareto front, as `Candidate.front` says it."""
-    front = set(pareto(schemes))
-    said = {}
+    front, said = set(pareto(schemes)), {}
     for row in schemes.to_dict("records"):
         others = schemes[(schemes["weights_bytes"] <= row["weights_bytes"]) & (schemes["scheme"] != row["scheme"])]
-        surely_beaten = bool((others["ratio_high"] < row["ratio_low"]).any())
-        said[row["scheme"]] = "front" if row["scheme"] in front else "" if surely_beaten else "undecided"
+        beaten = bool((others["ratio_high"] < row["ratio_low"]).any())
+        said[str(row["scheme"])] = "front" if row["scheme"] in front else "" if beaten else "not ruled out"
     return said
 
 
-def _prefill(profile: pd.DataFrame, row: Any, tokens: int | None) -> Known:
-    """Reading speed of a scheme in the dtype that it was evaluated in, alone, after a prompt of `tokens`."""
-    alike = {"model": row["model"], "scheme": row["scheme"], "dtype": row["dtype"], "prompt_tokens": tokens}
-    found = profile[np.logical_and.reduce([profile[name] == value for name, value in alike.items()])]
-    return _per_second(int(found.iloc[0]["prompt_tokens"]), found.iloc[0], "latency_ms") if len(found) else Known()
+def _read(profile: pd.DataFrame) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Rows of PROFILE of the longest prompt that a whole model read alone, by scheme and dtype."""
+    rows = profile[(profile["phase"] == "prefill") & (profile["batch"] == 1) & ~profile["extrapolated"]]
+    rows = rows[rows["latency_ms"].notna() & (rows["layers"] == rows["layers"].max())]
+    longest = rows[rows["prompt_tokens"] == rows["prompt_tokens"].max()]
+    return {(str(row["scheme"]), str(row["dtype"])): row for row in longest.to_dict("records")}
 
 
-def _of_cache(row: Any | None) -> tuple[Known, Known]:
-    """Kilobytes of the cache per token, and tokens written per second, of a row of KV_CACHE."""
-    if row is None or pd.isna(row["cache_bytes"]):
-        return Known(), Known()
-    size = row["cache_bytes"] / row["prompt_tokens"] / 1000
-    return Known(size, size, size), _per_second(1, row, "decode_ms")
-
-
-def _changed(row: Any) -> Known:
-    """Perplexity with a rounded cache over that with a float one, from the paired change of nll."""
-    values = [row[f"nll_change{end}"] for end in ("", "_low", "_high")]
-    return Known() if pd.isna(values[0]) else Known(*(float(np.exp(value)) for value in values))
-
-
-def _candidates(
-    schemes: pd.DataFrame, caches: pd.DataFrame, profile: pd.DataFrame, reference: str, tokens: int | None
-) -> list[Candidate]:
-    """Candidates of one model: its schemes with a float cache, then the float model with each rounded cache."""
-    places = fronts(schemes)
-    by_cell = {(row["scheme"], row["policy"]): row for _, row in caches.iterrows()}
-    float_kb = _of_cache(by_cell.get((reference, FLOAT_CACHE)))[0]
-    found = []
-    for _, row in schemes.iterrows():
-        own = dict(model=row["model"], scheme=row["scheme"], engine=row["engine"])
-        weights, simulated = _known(row, "weights_bytes", 1e-6), row["engine"] == "simulated"
-        prefill = Known() if simulated else _prefill(profile, row, tokens)
-        decode = Known() if simulated else _of_cache(by_cell.get((row["scheme"], FLOAT_CACHE)))[1]
-        change, accuracy = (_known(row, name, percent=True) for name in ("accuracy_change", "accuracy"))
-        found.append(
-            Candidate(
-                **own,
-                policy=None,
-                front=places[row["scheme"]],
-                weights_mb=weights,
-                cache_kb_per_token=float_kb,
-                ratio=_known(row, "ratio"),
-                accuracy_change=change,
-                accuracy=accuracy,
-                prefill=prefill,
-                decode=decode,
-            )
-        )
-        if row["scheme"] == reference:
-            rounded = [cell for (scheme, policy), cell in by_cell.items() if scheme == reference and policy != FLOAT_CACHE]
-            base = found[-1]
-    for cell in sorted(rounded, key=lambda cell: cell["place"]):
-        size, decode = _of_cache(cell)
-        found.append(
-            Candidate(
-                model=base.model,
-                scheme=base.scheme,
-                engine=base.engine,
-                policy=cell["policy"],
-                front="",
-                weights_mb=base.weights_mb,
-                cache_kb_per_token=size,
-                ratio=_changed(cell),
-                accuracy_change=_known(cell, "accuracy_change", percent=True),
-                accuracy=_known(cell, "accuracy", percent=True),
-                prefill=Known(),
-                decode=decode,
-            )
-        )
+def _of_cache(row: Mapping[str, Any] | None) -> dict[str, Known]:
+    """What a row of KV_CACHE knows of size and speed: nothing where the policy could not be run."""
+    found = {}
+    if row is not None and not pd.isna(row["cache_bytes"]):
+        found["cache"] = _exact(float(row["cache_bytes"]) / float(row["prompt_tokens"]) / 1000)
+    if row is not None and not pd.isna(row["decode_ms"]):
+        found["decode"] = _speed(1, row, "decode_ms")
     return found
+
+
+def _of_scheme(row: Mapping[str, Any], profiled: Cells, caches: Cells, reference: str) -> dict[str, Known]:
+    """All that is known of a scheme with a float cache. Of simulated arithmetic no speed is."""
+    known = {
+        "weights": _exact(float(row["weights_bytes"]) / 1e6),
+        "ratio": _bounded(row, "ratio"),
+        "change": _bounded(row, "accuracy_change", 100),
+        "accuracy": _bounded(row, "accuracy", 100),
+    }
+    known |= {key: size for key, size in _of_cache(caches.get((reference, FLOAT_CACHE))).items() if key == "cache"}
+    if row["engine"] == "simulated":
+        return known
+    if read := profiled.get((row["scheme"], row["dtype"])):
+        known["prefill"] = _speed(int(read["prompt_tokens"]), read, "latency_ms")
+    return known | _of_cache(caches.get((row["scheme"], FLOAT_CACHE)))
+
+
+def _with_cache(row: Mapping[str, Any], weights: Known) -> dict[str, Known]:
+    """All that is known of the float model with a rounded cache. Its accuracy is of other questions than others'."""
+    values = (float(np.exp(row[f"nll_change{end}"])) for end in ("", "_low", "_high"))
+    known = {"weights": weights, "ratio": Known(*values), "change": _bounded(row, "accuracy_change", 100)}
+    return known | _of_cache(row)
+
+
+def decision(results: Path, schemes: pd.DataFrame, reference: str) -> Decision:
+    """The section's data; `schemes` is the SCHEMES table in the order of the study, `reference` its float scheme.
+
+    Rounded caches are candidates with float weights, where what both cost was measured together.
+    """
+    profile, every_cache = (read_table(table, results / table.path) for table in (PROFILE, KV_CACHE))
+    candidates: list[Candidate] = []
+    prefill_tokens, decode_tokens = {}, {}
+    for model, rows in schemes[schemes["ratio"].notna()].groupby("model", sort=False):
+        profiled = _read(profile[profile["model"] == model])
+        own = every_cache[(every_cache["model"] == model) & every_cache["nll_change"].notna()].sort_values("place")
+        caches = {(str(row["scheme"]), str(row["policy"])): row for row in own.to_dict("records")}
+        places = fronts(rows)
+        for row in rows.to_dict("records"):
+            known, scheme = _of_scheme(row, profiled, caches, reference), str(row["scheme"])
+            candidates.append(Candidate(str(model), scheme, row["engine"] == "simulated", places[scheme], known))
+        weights = next(one.known["weights"] for one in candidates if (one.model, one.name) == (model, reference))
+        candidates += [
+            Candidate(
+                str(model), f"{reference}, cache {policy}", simulated=False, front="", known=_with_cache(row, weights)
+            )
+            for (scheme, policy), row in caches.items()
+            if scheme == reference and policy != FLOAT_CACHE
+        ]
+        prefill_tokens |= {str(model): int(row["prompt_tokens"]) for row in profiled.values()}
+        decode_tokens |= {str(model): int(row["prompt_tokens"]) for row in caches.values()}
+    ranges = {}
+    for quantity in QUANTITIES:
+        if values := [one.known[quantity.key].value for one in candidates if quantity.key in one.known]:
+            ranges[quantity.key] = (min(values), max(values))
+    shown = tuple(quantity for quantity in QUANTITIES if quantity.key in ranges)
+    return Decision(candidates, shown, ranges, prefill_tokens, decode_tokens)

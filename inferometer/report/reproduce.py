@@ -19,7 +19,7 @@ from inferometer.tables_doc import declared_tables, table_of
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of one declared table that one rule writes, relative to the results: `name` has `*` where they differ."""
+    """The files of one declared table that one rule writes, in the results: `name` has `*` where they differ."""
 
     name: str
     meaning: str
@@ -100,8 +100,8 @@ def reproduce(config: Mapping[str, Any], results: Path, root: Path, jobs: Sequen
     graph = results / "provenance/rules.svg"
     figure = Figure(
         graph,
-        "The rules of this study. A line joins a rule, on its left, to one that reads what it wrote; lines within a column "
-        "leave and arrive on the right. The page reads all summaries and figures, which is not drawn.",
+        "The rules of this study. A line joins a rule, on its left, to one that reads what it wrote; lines within a "
+        "column leave and arrive on the right. The page reads all summaries and figures, which is not drawn.",
         "Graph of the workflow's rules in four columns: fetch, measure and compute, summarize, draw.",
     )
     return Reproduce(
