@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test environment check bench lock clean help
+.PHONY: report test environment check compare bench lock clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,6 +23,10 @@ check: $(VENV)/.ready-dev  ## style, types and the workflow's own linter
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+
+compare: $(VENV)/.ready  ## say what changed between two folders of results: make compare A=results-a B=results-b
+	@test -n "$(A)" && test -n "$(B)" || { echo "Name two folders of results: make compare A=results-a B=results-b"; exit 1; }
+	$(BIN)/python -m inferometer.compare "$(A)" "$(B)"
 
 bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the time goes
 	$(BIN)/python -u -m benchmarks.bench

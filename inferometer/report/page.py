@@ -34,8 +34,8 @@ def _joined(templates: Path, pattern: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(templates.glob(pattern)))
 
 
-def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
-    """Fill `page.html.j2` in the folder `templates` and write it to `path`.
+def render(templates: Path, path: Path, context: Mapping[str, Any], template: str = "page.html.j2") -> None:
+    """Fill a template in the folder `templates` and write it to `path`.
 
     Everything is escaped, and a name that a template uses but the context lacks is an error.
     """
@@ -53,5 +53,5 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     environment.globals["describe"] = describe
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
-        page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
+        page = environment.get_template(template).render(style=style, script=script, **context)
         partial.write_text(page, encoding="utf-8")
