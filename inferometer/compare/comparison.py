@@ -1,7 +1,8 @@
 """Everything that two folders of results differ by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,14 @@ class Comparison:
         return [change for change in self.differences.changes if change.kind in kinds]
 
 
-def summaries(root: Path) -> list[Declaration]:
+@cache
+def summaries(root: Path) -> tuple[Declaration, ...]:
     """The declared tables of which a study has one file, sorted and summed up: no raw samples."""
-    return [
+    return tuple(
         declaration
         for declaration in declared_tables(root)
         if declaration.table.path.startswith(SUMMARIES) and "repetition" not in declaration.table.key
-    ]
+    )
 
 
 def _references(folder: Folder) -> dict[str, str]:
@@ -64,11 +66,11 @@ def _references(folder: Folder) -> dict[str, str]:
     return dict(zip(floats["model"], floats["scheme"], strict=True))
 
 
-def _tables(before: Folder, after: Folder, root: Path) -> Differences:
+def _tables(before: Folder, after: Folder, declarations: Sequence[Declaration]) -> Differences:
     found, references = Differences(), _references(before)
     if references != _references(after):
         references = {}
-    for declaration in summaries(root):
+    for declaration in declarations:
         file, name = declaration.table.path, declaration.name
         frames = before.table(file), after.table(file)
         match frames:
@@ -105,10 +107,10 @@ def _sources(folder: Folder) -> dict[str, str | None]:
     return {name: folder.digest(name) for path in files if (name := path.relative_to(folder.path).as_posix())}
 
 
-def _load(folder: Folder, root: Path) -> tuple[int, int]:
+def _load(folder: Folder, declarations: Sequence[Declaration]) -> tuple[int, int]:
     """How many samples of all summarized times are contaminated by other work, and how many there are."""
     contaminated = samples = 0
-    for declaration in summaries(root):
+    for declaration in declarations:
         columns = {column.name for column in declaration.table.columns}
         found = folder.table(declaration.table.path) if {"samples", "contaminated"} <= columns else None
         if found is not None and {"samples", "contaminated"} <= set(found.columns):
@@ -124,21 +126,23 @@ def said(differences: Differences) -> list[str]:
     all_of = {kind: count + differences.within.get(kind, 0) for kind, count in judged.items()}
     changed, total = sum(judged.values()), sum(all_of.values())
     ways = (
-        f"{all_of['paired']} by the interval of the difference on the same texts or questions, "
-        f"{all_of['intervals']} by whether both intervals overlap"
+        f"{all_of['paired']:,} by the interval of the difference on the same texts or questions, "
+        f"{all_of['intervals']:,} by whether both intervals overlap"
     )
     if not total:
         return ["No quantity with an interval is in both runs, so nothing can be said of what changed."]
     outcome = (
-        "Nothing changed beyond its interval" if not changed else f"{changed} of {total} changed beyond their interval"
+        "Nothing changed beyond its interval"
+        if not changed
+        else f"{changed:,} of {total:,} changed beyond their interval"
     )
-    sentences = [f"{outcome}: {total} quantities have one, judged {ways}."]
+    sentences = [f"{outcome}: {total:,} quantities have one, judged {ways}."]
     if changed:
         chance = round((1 - CONFIDENCE) * all_of["paired"])
         sentences.append(f"By chance alone about {chance} of those judged by pairs would seem to change.")
     plain = sum(change.kind == "plain" for change in differences.changes)
     same = differences.within.get("plain", 0)
-    sentences.append(f"Of {plain + same} entries without an interval {plain} differ.")
+    sentences.append(f"Of {plain + same:,} entries without an interval {plain:,} differ.")
     return sentences
 
 
@@ -148,15 +152,16 @@ def compare(before: Path, after: Path, root: Path) -> Comparison:
     Raises InferometerError where either is no folder of results or holds a damaged table.
     """
     first, second = Folder(before), Folder(after)
-    found = _tables(first, second, root)
-    configurations = first.configuration(), second.configuration()
+    declarations = summaries(root)
+    found = _tables(first, second, declarations)
+    own, other = first.configuration(), second.configuration()
     return Comparison(
         str(before),
         str(after),
         found,
-        None if configurations[0] is None or configurations[1] is None else _settings(*configurations),
+        None if own is None or other is None else _settings(own, other),
         _settings(_machine(first), _machine(second)),
         _settings(_sources(first), _sources(second)),
-        [(label, *_load(folder, root)) for label, folder in (("A", first), ("B", second))],
+        [(label, *_load(folder, declarations)) for label, folder in (("A", first), ("B", second))],
         said(found),
     )

@@ -43,13 +43,18 @@ def _file(table: Table, row: Row) -> str:
     )
 
 
+def _digests(folder: Folder, names: pd.Series, where: str) -> pd.Series:
+    """The SHA-256 of the source that each row is of."""
+    return names.map({name: folder.digest(f"{where}/{name}.parquet") for name in names.unique()})
+
+
 def _windows(folder: Folder, row: Row) -> Raw | None:
     """The nll of each window of a scheme."""
     found = folder.of_version(WINDOWS, _file(WINDOWS, row))
     if found is None:
         return None
     found = found.sort_values("window", ignore_index=True)
-    texts = found["corpus"].map(lambda name: folder.digest(f"sources/corpora/{name}.parquet"))
+    texts = _digests(folder, found["corpus"], "sources/corpora")
     identity = found[["corpus", "protocol", "window", "tokens"]].assign(texts=texts)
     return Raw(identity, found["nll"].to_numpy(dtype=np.float64))
 
@@ -80,7 +85,7 @@ def _answers(folder: Folder, choices: pd.DataFrame, metric: str, question_set: s
     if question_set is not None:
         choices = choices[choices["question_set"] == question_set]
     ordered = choices.sort_values(["question_set", "item", "ending"], ignore_index=True)
-    questions = ordered["question_set"].map(lambda name: folder.digest(f"sources/questions/{name}.parquet"))
+    questions = _digests(folder, ordered["question_set"], "sources/questions")
     return Raw(ordered[IDENTITY].assign(texts=questions), correct_items(ordered)[metric])
 
 

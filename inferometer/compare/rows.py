@@ -110,19 +110,19 @@ def _judge(
 ) -> tuple[Change, bool]:
     """A quantity of a row with whether it changed by more than its interval; without one, whether it differs at all."""
     (before, after), timing = rows, is_timing(table, name)
-    bounds = _bounds(before, name), _bounds(after, name)
-    if bounds[0] is None or bounds[1] is None:
+    own, other = _bounds(before, name), _bounds(after, name)
+    if own is None or other is None:
         change = Change(table, row, name, before[name], after[name], None, "timing" if timing else "plain")
         return change, not _same(before[name], after[name])
     difference = None if timing else pairing(name, before)
     if difference is None:
         kind: Kind = "timing" if timing else "intervals"
-        return Change(table, row, name, *bounds, None, kind), not _overlap(*bounds)
+        return Change(table, row, name, own, other, None, kind), not _overlap(own, other)
     factor = name in FACTOR
     none = 1.0 if factor else 0.0
-    scale = 1.0 if factor else abs(bounds[0].estimate)
+    scale = 1.0 if factor else abs(own.estimate)
     changed = not difference.low <= none <= difference.high and abs(difference.estimate - none) > RESOLUTION * scale
-    return Change(table, row, name, *bounds, difference, "paired", factor), changed
+    return Change(table, row, name, own, other, difference, "paired", factor), changed
 
 
 def compare_rows(name: str, table: Table, before: pd.DataFrame, after: pd.DataFrame, pairing: Pairing) -> Differences:
@@ -162,7 +162,8 @@ def compare_rows(name: str, table: Table, before: pd.DataFrame, after: pd.DataFr
 
 def _by_key(table: Table, frame: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
     """The rows by their key in words, in the order of the file."""
-    return {", ".join(f"{name} {row[name]}" for name in table.key): row for row in frame.to_dict("records")}
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return {", ".join(f"{name} {row[name]}" for name in table.key): row for row in rows}
 
 
 def _fits(column: Column, values: pd.Series | None) -> bool:

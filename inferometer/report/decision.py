@@ -12,7 +12,7 @@ from inferometer.evaluation.schemes_summary import pareto
 from inferometer.kv_cache.tables import KV_CACHE
 from inferometer.profiling.tables import PROFILE
 from inferometer.report.formats import interval, number, ratio, ratio_interval
-from inferometer.tables import read_table
+from inferometer.tables import read_table, records
 
 FLOAT_CACHE = "float"
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -105,7 +105,7 @@ def _speed(tokens: int, row: Mapping[str, Any], name: str) -> Known:
 def fronts(schemes: pd.DataFrame) -> dict[str, str]:
     """For each scheme of one model's SCHEMES rows its place at the Pareto front, as `Candidate.front` says it."""
     front, said = set(pareto(schemes)), {}
-    for row in schemes.to_dict("records"):
+    for row in records(schemes):
         others = schemes[(schemes["weights_bytes"] <= row["weights_bytes"]) & (schemes["scheme"] != row["scheme"])]
         beaten = bool((others["ratio_high"] < row["ratio_low"]).any())
         said[str(row["scheme"])] = "front" if row["scheme"] in front else "" if beaten else "not ruled out"
@@ -117,7 +117,7 @@ def _read(profile: pd.DataFrame) -> dict[tuple[str, str], Mapping[str, Any]]:
     rows = profile[(profile["phase"] == "prefill") & (profile["batch"] == 1) & ~profile["extrapolated"]]
     rows = rows[rows["latency_ms"].notna() & (rows["layers"] == rows["layers"].max())]
     longest = rows[rows["prompt_tokens"] == rows["prompt_tokens"].max()]
-    return {(str(row["scheme"]), str(row["dtype"])): row for row in longest.to_dict("records")}
+    return {(str(row["scheme"]), str(row["dtype"])): row for row in records(longest)}
 
 
 def _of_cache(row: Mapping[str, Any] | None) -> dict[str, Known]:
@@ -160,13 +160,14 @@ def decision(results: Path, schemes: pd.DataFrame, reference: str) -> Decision:
     """
     profile, every_cache = (read_table(table, results / table.path) for table in (PROFILE, KV_CACHE))
     candidates: list[Candidate] = []
-    prefill_tokens, decode_tokens = {}, {}
+    prefill_tokens: dict[str, int] = {}
+    decode_tokens: dict[str, int] = {}
     for model, rows in schemes[schemes["ratio"].notna()].groupby("model", sort=False):
         profiled = _read(profile[profile["model"] == model])
         own = every_cache[(every_cache["model"] == model) & every_cache["nll_change"].notna()].sort_values("place")
-        caches = {(str(row["scheme"]), str(row["policy"])): row for row in own.to_dict("records")}
+        caches = {(str(row["scheme"]), str(row["policy"])): row for row in records(own)}
         places = fronts(rows)
-        for row in rows.to_dict("records"):
+        for row in records(rows):
             known, scheme = _of_scheme(row, profiled, caches, reference), str(row["scheme"])
             candidates.append(Candidate(str(model), scheme, row["engine"] == "simulated", places[scheme], known))
         weights = next(one.known["weights"] for one in candidates if (one.model, one.name) == (model, reference))

@@ -39,7 +39,8 @@ def said_of_time(rules: pd.DataFrame, *, start_known: bool) -> list[str]:
     if rules.empty:
         return ["No records of time were found beside the results."]
     jobs, total = int(rules["jobs"].sum()), float(rules["wall_s"].sum())
-    longest = [f"{row.rule} ({percent(row.wall_s / total)})" for row in rules.head(3).itertuples()]
+    shares = zip(rules["rule"].head(3), rules["wall_s"].head(3) / total, strict=True)
+    longest = [f"{rule} ({percent(float(share))})" for rule, share in shares]
     said = [f"{jobs} jobs took {seconds(total)} of wall time together, most of it in {', '.join(longest)}."]
     if not start_known:
         return [*said, "Which of them ran in the call that drew this page is not known."]
