@@ -31,7 +31,7 @@
 
   const WORDS = { fits: "fits", may: "may fit", unknown: "can't be told", no: "does not fit" };
   const counted = (found, word) => found.filter((one) => one.worst === word).length;
-  const names = (some) => some.map((row) => row.dataset.name).join("; ");
+  const names = (some) => some.map((row) => row.dataset.name).join(", ");
   const cell = (row, key) => row.querySelector(`[data-of="${key}"]`).textContent;
 
   // The best of the rows that fit by the goal, those that it can't be told from, and those that may fit and be as good.

@@ -20,12 +20,13 @@ Cells = Mapping[tuple[str, str], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that a reader may limit or look for: `key` names it in the page, `better` says what one looks for."""
+    """Something that a reader may limit or look for: `key` names it in the page, `goal` says what one looks for."""
 
     key: str
     name: str
     unit: str
     better: Literal["least", "most"]
+    goal: str
 
     @property
     def limit(self) -> str:
@@ -34,13 +35,14 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity("weights", "weights", "MB", "least"),
-    Quantity("cache", "KV cache", "kB per token", "least"),
-    Quantity("ratio", "perplexity ratio", "times that of float", "least"),
-    Quantity("change", "change of accuracy", "percentage points", "most"),
-    Quantity("accuracy", "accuracy", "%", "most"),
-    Quantity("prefill", "reading", "tokens/s", "most"),
-    Quantity("decode", "writing", "tokens/s", "most"),
+    Quantity("weights", "weights", "MB", "least", "fewest bytes of weights"),
+    Quantity("cache", "KV cache", "kB per token", "least", "smallest KV cache"),
+    Quantity("ratio", "perplexity ratio", "times that of float", "least", "lowest perplexity ratio"),
+    Quantity("change", "change of accuracy", "percentage points", "most", "least loss of accuracy"),
+    Quantity("accuracy", "accuracy", "%", "most", "highest accuracy"),
+    Quantity("prefill", "reading", "tokens/s", "most", "fastest reading"),
+    Quantity("decode", "writing", "tokens/s", "most", "fastest writing"),
+    Quantity("long", "writing after a long text", "tokens/s", "most", "fastest writing after a long text"),
 )
 
 
@@ -77,13 +79,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """The section's data: candidates in the order of the study, and by model the lengths that speeds were taken at."""
+    """The section's data: candidates in the order of the study, and by model the tokens that speeds were taken after.
+
+    `long_tokens` is of the quantity "long", `tokens` of the other speeds.
+    """
 
     candidates: list[Candidate]
     quantities: tuple[Quantity, ...]
     ranges: Mapping[str, tuple[float, float]]
-    prefill_tokens: Mapping[str, int]
-    decode_tokens: Mapping[str, int]
+    tokens: Mapping[str, int]
+    long_tokens: Mapping[str, int]
 
 
 def _exact(value: float) -> Known:
@@ -112,12 +117,11 @@ def fronts(schemes: pd.DataFrame) -> dict[str, str]:
     return said
 
 
-def _read(profile: pd.DataFrame) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Rows of PROFILE of the longest prompt that a whole model read alone, by scheme and dtype."""
-    rows = profile[(profile["phase"] == "prefill") & (profile["batch"] == 1) & ~profile["extrapolated"]]
-    rows = rows[rows["latency_ms"].notna() & (rows["layers"] == rows["layers"].max())]
-    longest = rows[rows["prompt_tokens"] == rows["prompt_tokens"].max()]
-    return {(str(row["scheme"]), str(row["dtype"])): row for row in records(longest)}
+def _profiled(profile: pd.DataFrame) -> Cells:
+    """Rows of PROFILE of the longest prompt that a whole model took alone, by scheme with dtype, and phase."""
+    rows = profile[(profile["batch"] == 1) & ~profile["extrapolated"] & profile["latency_ms"].notna()]
+    rows = rows[(rows["layers"] == rows["layers"].max()) & (rows["prompt_tokens"] == rows["prompt_tokens"].max())]
+    return {(f"{row['scheme']} {row['dtype']}", str(row["phase"])): row for row in records(rows)}
 
 
 def _of_cache(row: Mapping[str, Any] | None) -> dict[str, Known]:
@@ -126,7 +130,7 @@ def _of_cache(row: Mapping[str, Any] | None) -> dict[str, Known]:
     if row is not None and not pd.isna(row["cache_bytes"]):
         found["cache"] = _exact(float(row["cache_bytes"]) / float(row["prompt_tokens"]) / 1000)
     if row is not None and not pd.isna(row["decode_ms"]):
-        found["decode"] = _speed(1, row, "decode_ms")
+        found["long"] = _speed(1, row, "decode_ms")
     return found
 
 
@@ -141,8 +145,11 @@ def _of_scheme(row: Mapping[str, Any], profiled: Cells, caches: Cells, reference
     known |= {key: size for key, size in _of_cache(caches.get((reference, FLOAT_CACHE))).items() if key == "cache"}
     if row["engine"] == "simulated":
         return known
-    if read := profiled.get((row["scheme"], row["dtype"])):
+    own = f"{row['scheme']} {row['dtype']}"
+    if read := profiled.get((own, "prefill")):
         known["prefill"] = _speed(int(read["prompt_tokens"]), read, "latency_ms")
+    if written := profiled.get((own, "decode")):
+        known["decode"] = _speed(1, written, "latency_ms")
     return known | _of_cache(caches.get((row["scheme"], FLOAT_CACHE)))
 
 
@@ -160,10 +167,10 @@ def decision(results: Path, schemes: pd.DataFrame, reference: str) -> Decision:
     """
     profile, every_cache = (read_table(table, results / table.path) for table in (PROFILE, KV_CACHE))
     candidates: list[Candidate] = []
-    prefill_tokens: dict[str, int] = {}
-    decode_tokens: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    long_tokens: dict[str, int] = {}
     for model, rows in schemes[schemes["ratio"].notna()].groupby("model", sort=False):
-        profiled = _read(profile[profile["model"] == model])
+        profiled = _profiled(profile[profile["model"] == model])
         own = every_cache[(every_cache["model"] == model) & every_cache["nll_change"].notna()].sort_values("place")
         caches = {(str(row["scheme"]), str(row["policy"])): row for row in records(own)}
         places = fronts(rows)
@@ -173,16 +180,20 @@ def decision(results: Path, schemes: pd.DataFrame, reference: str) -> Decision:
         weights = next(one.known["weights"] for one in candidates if (one.model, one.name) == (model, reference))
         candidates += [
             Candidate(
-                str(model), f"{reference}, cache {policy}", simulated=False, front="", known=_with_cache(row, weights)
+                str(model),
+                f"{reference} with cache {policy}",
+                simulated=False,
+                front="",
+                known=_with_cache(row, weights),
             )
             for (scheme, policy), row in caches.items()
             if scheme == reference and policy != FLOAT_CACHE
         ]
-        prefill_tokens |= {str(model): int(row["prompt_tokens"]) for row in profiled.values()}
-        decode_tokens |= {str(model): int(row["prompt_tokens"]) for row in caches.values()}
+        tokens |= {str(model): int(row["prompt_tokens"]) for row in profiled.values()}
+        long_tokens |= {str(model): int(row["prompt_tokens"]) for row in caches.values()}
     ranges = {}
     for quantity in QUANTITIES:
         if values := [one.known[quantity.key].value for one in candidates if quantity.key in one.known]:
             ranges[quantity.key] = (min(values), max(values))
     shown = tuple(quantity for quantity in QUANTITIES if quantity.key in ranges)
-    return Decision(candidates, shown, ranges, prefill_tokens, decode_tokens)
+    return Decision(candidates, shown, ranges, tokens, long_tokens)

@@ -100,7 +100,7 @@ def test_every_verdict_is_that_of_the_oracle(page: Page) -> None:
         assert shown == words.to_dict(), (limits, goal)
         counts = words.value_counts()
         assert sentence.startswith(f"Of {len(table)} candidates {counts.get('fits', 0)} fit, ")
-        assert (f"is {'; '.join(best)}: " in sentence) == bool(best)
+        assert (f"is {', '.join(best)}: " in sentence) == bool(best)
         seen |= set(words)
     assert seen == {"fits", "may", "unknown", "no"}
 
@@ -113,7 +113,7 @@ def test_candidates_are_what_the_tables_say(page: Page, report_file: Path) -> No
     assert np.allclose(shown["weights"], schemes["weights_bytes"] / 1e6)
     assert np.allclose(shown[["ratioLow", "ratioHigh"]], schemes[["ratio_low", "ratio_high"]])
     assert np.allclose(shown["change"], 100 * schemes["accuracy_change"])
-    assert shown[schemes["engine"] == "simulated"][["prefill", "decode"]].isna().all(axis=None)
+    assert shown[schemes["engine"] == "simulated"][["prefill", "decode", "long"]].isna().all(axis=None)
     rounded = [name for name in table.index if "cache" in name]
     assert rounded
     assert (table.loc[rounded, "cache"] < table.loc["fp", "cache"]).all()
@@ -138,7 +138,7 @@ def test_a_reader_reaches_and_sets_all_by_keyboard(page: Page) -> None:
     assert verdict.get_attribute("aria-live") == "polite"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert "Best (least perplexity ratio) is fp" in (verdict.text_content() or "")
+    assert "Best (lowest perplexity ratio) is fp" in (verdict.text_content() or "")
     assert page.locator("#decision [data-limit]").first.input_value() == ""
 
 
@@ -218,11 +218,11 @@ def test_equal_ones_are_best_together_and_overlapping_ones_are_named(browser: Br
     )
     verdicts, sentence = decide(page, {})
     assert {name for name, (verdict, _) in verdicts.items() if verdict == "best"} == {"a", "b"}
-    assert "is a; b: " in sentence
+    assert "is a, b: " in sentence
     assert sentence.endswith("The study can't tell whether it is better than near.")
     assert verdicts["near"][1] == "fits, alike"
     assert "is far: 1.00." in decide(page, {}, "weights")[1]
-    assert "is b; near: 2.00." in decide(page, {"ratio": 1.5}, "weights")[1]
+    assert "is b, near: 2.00." in decide(page, {"ratio": 1.5}, "weights")[1]
 
 
 def test_what_may_fit_is_named_where_it_may_be_as_good(browser: Browser, tmp_path: Path) -> None:
