@@ -166,7 +166,6 @@ rule report:
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",
-        rules.list_rules.output,
         FIGURES,
     output:
         page="results/report.html",

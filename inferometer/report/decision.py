@@ -12,7 +12,7 @@ from inferometer.evaluation.schemes_summary import pareto
 from inferometer.kv_cache.tables import KV_CACHE
 from inferometer.profiling.tables import PROFILE
 from inferometer.report.formats import interval, number, ratio, ratio_interval
-from inferometer.tables import read_table, records
+from inferometer.tables import Table, read_table, records
 
 FLOAT_CACHE = "float"
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -91,6 +91,12 @@ class Decision:
     long_tokens: Mapping[str, int]
 
 
+def _rows(table: Table, results: Path) -> pd.DataFrame:
+    """The rows of a table, or none of a chapter that was left out."""
+    path = results / table.path
+    return read_table(table, path) if path.exists() else pd.DataFrame(columns=[column.name for column in table.columns])
+
+
 def _exact(value: float) -> Known:
     return Known(value, value, value)
 
@@ -119,7 +125,7 @@ def fronts(schemes: pd.DataFrame) -> dict[str, str]:
 
 def _profiled(profile: pd.DataFrame) -> Cells:
     """Rows of PROFILE of the longest prompt that a whole model took alone, by scheme with dtype, and phase."""
-    rows = profile[(profile["batch"] == 1) & ~profile["extrapolated"] & profile["latency_ms"].notna()]
+    rows = profile[(profile["batch"] == 1) & ~profile["extrapolated"].astype(bool) & profile["latency_ms"].notna()]
     rows = rows[(rows["layers"] == rows["layers"].max()) & (rows["prompt_tokens"] == rows["prompt_tokens"].max())]
     return {(f"{row['scheme']} {row['dtype']}", str(row["phase"])): row for row in records(rows)}
 
@@ -165,7 +171,7 @@ def decision(results: Path, schemes: pd.DataFrame, reference: str) -> Decision:
 
     Rounded caches are candidates with float weights, where what both cost was measured together.
     """
-    profile, every_cache = (read_table(table, results / table.path) for table in (PROFILE, KV_CACHE))
+    profile, every_cache = (_rows(table, results) for table in (PROFILE, KV_CACHE))
     candidates: list[Candidate] = []
     tokens: dict[str, int] = {}
     long_tokens: dict[str, int] = {}

@@ -38,7 +38,7 @@ def comparison(report_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     schemes["skipped"] = schemes["skipped"].where(schemes["skipped"].isna(), HOSTILE)
     write_table(SCHEMES, schemes[schemes["scheme"] != "w8a8"], other / SCHEMES.path)
     times = read_table(PROFILE, other / PROFILE.path)
-    times[[name for name in times if name.startswith("latency_ms")]] *= 3
+    times[[name for name in map(str, times) if name.startswith("latency_ms")]] *= 3
     write_table(PROFILE, times, other / PROFILE.path)
     runs = read_table(RUN, other / "summary/runs.parquet")
     write_table(RUN, runs.assign(device_name=HOSTILE), other / "summary/runs.parquet")

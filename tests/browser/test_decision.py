@@ -1,6 +1,7 @@
 """The decision in a real browser: every verdict against an oracle, and made-up tables with the awkward cases."""
 
 import itertools
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from playwright.sync_api import Browser, Page
 
 from inferometer.evaluation.schemes_summary import pareto
 from inferometer.evaluation.tables import SCHEMES
-from inferometer.report.decision import QUANTITIES, Candidate, Decision, Known, fronts
+from inferometer.kv_cache.tables import KV_CACHE
+from inferometer.profiling.tables import PROFILE
+from inferometer.report.decision import QUANTITIES, Candidate, Decision, Known, decision, fronts
 from inferometer.report.page import render
 from inferometer.tables import read_table
 from tests.browser.conftest import TEMPLATES
@@ -167,8 +170,10 @@ def exact(value: float) -> Known:
     return Known(value, value, value)
 
 
-def made_up(browser: Browser, folder: Path, known: Mapping[str, Mapping[str, Known]]) -> Page:
-    """A page with nothing but the decision among these candidates."""
+def made_up(
+    browser: Browser, folder: Path, known: Mapping[str, Mapping[str, Known]], models: tuple[str, ...] = ("m",)
+) -> Page:
+    """A page with nothing but the decision among these candidates, each of every model."""
     templates = folder / "templates"
     templates.mkdir()
     for name in ("decision.html.j2", "decision.js", "style.css", "decision.css"):
@@ -177,11 +182,13 @@ def made_up(browser: Browser, folder: Path, known: Mapping[str, Mapping[str, Kno
         '<!DOCTYPE html><title>t</title>{% include "decision.html.j2" %}<script>{{ script | safe }}</script>',
         encoding="utf-8",
     )
-    rows = [Candidate("m", name, simulated=False, front="", known=own) for name, own in known.items()]
+    rows = [
+        Candidate(model, name, simulated=False, front="", known=own) for model in models for name, own in known.items()
+    ]
     shown = tuple(quantity for quantity in QUANTITIES if any(quantity.key in own for own in known.values()))
     ranges = {quantity.key: (0.0, 1.0) for quantity in shown}
-    decision = Decision(rows, shown, ranges, {}, {})
-    render(templates, folder / "page.html", {"decision": decision, "measured_models": ["m"]})
+    data = Decision(rows, shown, ranges, {}, {})
+    render(templates, folder / "page.html", {"decision": data, "measured_models": list(models)})
     opened = browser.new_page()
     opened.goto((folder / "page.html").as_uri())
     return opened
@@ -244,6 +251,28 @@ def test_what_may_fit_is_named_where_it_may_be_as_good(browser: Browser, tmp_pat
         "simulated": "unknown",
     }
     assert sentence.endswith("As good or better, should they fit: open.")
+
+
+def test_schemes_of_several_models_are_told_apart(browser: Browser, tmp_path: Path) -> None:
+    page = made_up(browser, tmp_path, {"<b>a": {"ratio": exact(1)}}, models=("m", "n"))
+    verdicts, sentence = decide(page, {})
+    assert set(verdicts) == {"<b>a of m", "<b>a of n"}
+    assert "is <b>a of m, <b>a of n: 1.0000." in sentence
+
+
+def test_a_study_that_measured_nothing_says_so(browser: Browser, tmp_path: Path) -> None:
+    page = made_up(browser, tmp_path, {})
+    assert "nothing to decide among" in page.locator("#decision").inner_text()
+    assert page.locator("#decision table, #decision input").count() == 0
+
+
+def test_a_chapter_that_was_left_out_leaves_its_quantities_out(report_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(report_file.parent, tmp_path / "results")
+    for table in (PROFILE, KV_CACHE):
+        (tmp_path / "results" / table.path).unlink()
+    found = decision(tmp_path / "results", read_table(SCHEMES, tmp_path / "results" / SCHEMES.path), "fp")
+    assert [quantity.key for quantity in found.quantities] == ["weights", "ratio", "change", "accuracy"]
+    assert all("cache" not in candidate.name for candidate in found.candidates)
 
 
 def test_a_front_is_marked_only_where_the_intervals_allow() -> None:
