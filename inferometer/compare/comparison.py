@@ -154,7 +154,7 @@ def compare(before: Path, after: Path, root: Path) -> Comparison:
     first, second = Folder(before), Folder(after)
     declarations = summaries(root)
     found = _tables(first, second, declarations)
-    own, other = first.configuration(), second.configuration()
+    own, other = first.configuration, second.configuration
     return Comparison(
         str(before),
         str(after),

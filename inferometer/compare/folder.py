@@ -1,5 +1,6 @@
 """One folder of results, read whatever version of the program wrote it."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Folder:
         path = self.path / file
         return sha256_of(path) if path.is_file() else None
 
+    @functools.cached_property
     def configuration(self) -> dict[str, Any] | None:
         """The configuration that made the results, by dotted key; nothing where it was not kept.
 

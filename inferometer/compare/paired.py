@@ -92,7 +92,7 @@ def _answers(folder: Folder, choices: pd.DataFrame, metric: str, question_set: s
 def _cached(column: str) -> Reader:
     def read(folder: Folder, row: Row) -> Raw | None:
         """The mean over each window's tokens of a column of CACHE_PERPLEXITY."""
-        found, settings = folder.of_version(CACHE_PERPLEXITY, _file(CACHE_PERPLEXITY, row)), folder.configuration()
+        found, settings = folder.of_version(CACHE_PERPLEXITY, _file(CACHE_PERPLEXITY, row)), folder.configuration
         if found is None or settings is None:  # only the configuration says which text it was
             return None
         own = found[found["scheme"] == row["scheme"]].sort_values(["window", "position"], ignore_index=True)
