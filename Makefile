@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test test-cluster environment check docs bench lock clean help
+.PHONY: report test test-cluster environment check compare docs bench lock clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,6 +27,10 @@ check: $(VENV)/.ready-dev  ## style, types and the workflow's own linter
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+
+compare: $(VENV)/.ready  ## say what changed between two folders of results: make compare A=results-a B=results-b
+	@test -n "$(A)" && test -n "$(B)" || { echo "Name two folders of results: make compare A=results-a B=results-b"; exit 1; }
+	$(BIN)/python -m inferometer.compare "$(A)" "$(B)"
 
 docs: $(VENV)/.ready-dev  ## build the documentation as a site in docs/_build
 	$(BIN)/sphinx-build -W -q docs docs/_build

@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from inferometer.attention.names import DUMMIES
-from inferometer.chapters import corpora, question_sets
+from inferometer.chapters import names_read
 from inferometer.code_version import code_version
 from inferometer.config import validate
 from inferometer.errors import InferometerError
@@ -40,7 +40,15 @@ include: "rules/generation.smk"
 include: "rules/attention.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
+include: "rules/provenance.smk"
 include: "rules/report.smk"
+
+
+# What is older than this file was kept from an earlier call, which the page tells of each rule.
+onstart:
+    started = Path("results/logs/started")
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.touch()
 
 
 # Every file is asked for by name: one that lies between others, and that a failed job
@@ -62,5 +70,6 @@ rule all:
         of_chapter("generation", rules.generation.input),
         of_chapter("attention", rules.attention.input),
         of_chapter("fundamentals", rules.fundamentals.input),
+        rules.provenance.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -121,6 +121,15 @@ def _matches(pattern: str, file: str) -> bool:
     return re.fullmatch(regex, file) is not None
 
 
+def table_of(file: str, declarations: list[Declaration]) -> Declaration:
+    """The one table whose rows a file under `results/` holds. Raises ValueError where it is of none or of several."""
+    elsewhere = next((name for pattern, name in ELSEWHERE.items() if _matches(pattern, file)), None)
+    owners = [d for d in declarations if d.name == elsewhere or _matches(d.table.path, file)]
+    if len(owners) != 1:
+        raise ValueError(f"{file} must be of one table, not of {[owner.name for owner in owners]}")
+    return owners[0]
+
+
 def files_of_tables(root: Path, declarations: list[Declaration]) -> dict[Declaration, list[tuple[str, str]]]:
     """For each table the files that hold its rows, each with the rule that writes it.
 

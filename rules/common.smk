@@ -1,5 +1,9 @@
 # Names and settings that several chapters share.
 
+from functools import cache
+
+from snakemake.iocontainers import Wildcards
+
 ROOT = Path(workflow.basedir)
 
 MODELS = config["study"]["models"]
@@ -217,3 +221,58 @@ BASES = {
     for scheme in SCHEMES
     if (base := plain(scheme)) and scheme in SMOOTHED + ROTATED
 }
+
+
+@cache
+def jobs_of_study():
+    """Every job behind the rule `all` as its rule, outputs, benchmark and the rules that write its inputs.
+
+    Snakemake's own graph is not there yet when parameters are computed, so its rules are asked one by one.
+    """
+    found, producers = {}, {}
+    waiting = list(workflow.get_rule("all").expand_input(Wildcards())[0])
+    while waiting:
+        target = str(waiting.pop())
+        if target in producers:
+            continue
+        maker = next(
+            (rule for rule in workflow.rules if rule.is_producer(target)), None
+        )
+        producers[target] = maker and maker.name
+        if maker is None:  # a file of the user's
+            continue
+        wildcards = Wildcards(fromdict=maker.get_wildcards(target))
+        outputs = tuple(map(str, maker.expand_output(wildcards)[0]))
+        inputs = tuple(map(str, maker.expand_input(wildcards)[0]))
+        producers |= dict.fromkeys(outputs, maker.name)
+        found[outputs] = (maker.name, inputs, str(maker.expand_benchmark(wildcards)))
+        waiting += inputs
+    return [
+        {
+            "rule": rule,
+            "outputs": outputs,
+            "benchmark": benchmark,
+            "needs": sorted({producers[name] for name in inputs if producers[name]}),
+        }
+        for outputs, (rule, inputs, benchmark) in sorted(found.items())
+    ]
+
+
+def rule_needs(wildcards):
+    """The study's rule graph: pairs of a rule and one that writes what it reads."""
+    return sorted(
+        {(job["rule"], need) for job in jobs_of_study() for need in job["needs"]}
+    )
+
+
+def files_of_study(wildcards):
+    """What the study makes but for the page: each job's rule, files and record of time, relative to the results."""
+    return [
+        {
+            "rule": job["rule"],
+            "outputs": [name.removeprefix("results/") for name in job["outputs"]],
+            "benchmark": job["benchmark"].removeprefix("results/"),
+        }
+        for job in jobs_of_study()
+        if job["rule"] != "report"
+    ]

@@ -76,6 +76,7 @@ FIGURES = [
         "results/fundamentals/digits.svg",
         "results/fundamentals/decoder.svg",
     ),
+    "results/provenance/rules.svg",
 ]
 
 
@@ -230,13 +231,15 @@ rule report:
         ),
         FIGURES,
     output:
-        "results/report.html",
+        page="results/report.html",
+        configuration="results/provenance/configuration.yaml",
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
     params:
         config=config,
+        jobs=files_of_study,
         code=code(
             "write_report.py",
             *("report/*.j2", "report/*.css", "report/*.js", "report/*.yaml"),

@@ -79,8 +79,11 @@ rule fetch_images:
 rule sources:
     input:
         expand(rules.fetch_model.output, model=MODELS),
-        expand(rules.fetch_corpus.output, corpus=sorted(corpora(config))),
-        expand(rules.fetch_questions.output, question_set=question_sets(config)),
+        expand(rules.fetch_corpus.output, corpus=names_read(config, "corpora")),
+        expand(
+            rules.fetch_questions.output,
+            question_set=names_read(config, "question_sets"),
+        ),
         of_chapter(
             "fundamentals",
             expand(

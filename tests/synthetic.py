@@ -85,6 +85,7 @@ QUESTION_SETS = ("riddles", "school")
 MACHINE = {"device": "cpu", "dtype": "float32"}
 SECTIONS = (
     "answers",
+    "decision",
     "evaluation",
     "calibration",
     "smoothing",

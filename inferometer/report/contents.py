@@ -1,7 +1,6 @@
 """What goes on the page, gathered from a folder of results and the configuration that made them."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -10,29 +9,30 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from markupsafe import Markup, escape
 
-from inferometer import chapters
 from inferometer.calibration.tables import RANGES
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
+from inferometer.report.decision import decision
 from inferometer.report.describe import changes
 from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
 from inferometer.report.kv_cache import kv_cache
+from inferometer.report.machine import machine
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
 from inferometer.report.reading import read_table, without_rows
+from inferometer.report.reproduce import reproduce
 from inferometer.report.sections import Gathering
+from inferometer.report.sources import sources
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import Table
-from inferometer.visible import DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,6 @@ class Model:
     smoothings: list[Smoothing]
     rotations: list[Rotation]
     sensitivity_figures: list[Figure]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """One text with its uses."""
-
-    name: str
-    uses: list[str]
-    origin: str
-    licence: str | None
-    attribution: str | None
-
-
-def _origin(entry: Mapping[str, Any]) -> str:
-    match entry["source"]:
-        case "pypi":
-            return f"PyPI {entry['package']}=={entry['version']}, {entry['file']}, sha256 {entry['file_sha256']}"
-        case "hub":
-            return f"hub {entry['id']} at {entry['revision']}, {entry['file']}, sha256 {entry['file_sha256']}"
-        case _:
-            return f"local {entry['path']}"
 
 
 def _calibration_figures(folder: Path, model: str) -> list[Figure]:
@@ -195,14 +174,6 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
     )
 
 
-def _corpora(config: Mapping[str, Any]) -> list[Corpus]:
-    return [
-        Corpus(name, uses, _origin(entry), entry.get("licence"), entry.get("attribution"))
-        for name, uses in chapters.corpora(config).items()
-        for entry in [config["corpora"][name]]
-    ]
-
-
 def _in_study_order(table: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
     """Rows in the order in which the study lists its models and schemes."""
     places = {name: place for place, name in enumerate([*study["models"], *study["schemes"]])}
@@ -236,30 +207,16 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
-def _escaped(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if DIRECTIONS.intersection(text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts strings in quotes that may hold escapes where they have marks for the direction of writing."""
-
-
-_Dumper.add_representer(str, _escaped)
-
-
-def _written_out(config: Mapping[str, Any]) -> Markup:
-    """The configuration as YAML that can be copied from the page: what could not be seen there is escaped."""
-    text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return escape(re.sub(f"[{''.join(DIRECTIONS)}]", lambda mark: f"\\u{ord(mark.group()):04X}", text))
-
-
-def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
+def contents(
+    config: Mapping[str, Any], results: Path, reported: Path, jobs: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
-    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed. What
-    a section lacks is among the `absences`, by the section's name, and takes nothing from the other sections.
+    `results` is the folder of tables and figures, `reported` the file of figures that the source studies printed, in a
+    folder of the workflow's. `jobs` are the study's: for each its `rule`, and `outputs` and `benchmark` in `results`.
+    What a section lacks is among the `absences`, by the section's name, and takes nothing from the other sections.
     """
+    root = reported.resolve().parents[1]
     study, summary = config["study"], results / "summary"
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     gather = Gathering(tuple(study["chapters"]))
@@ -284,7 +241,10 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "compared_ranges": gather("calibration", lambda: _compared_ranges(models, ranges, printed), []),
         "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
         "measured_models": list(dict.fromkeys(schemes["model"])),
-        "corpora": _corpora(config),
+        "decision": gather.whole("decision", lambda: decision(results, schemes, config["evaluation"]["reference"])),
+        "machine": gather.whole("machine", lambda: machine(results, root, jobs)),
+        "sources": gather.whole("sources", lambda: sources(config, results)),
+        "reproduce": gather.whole("reproduce", lambda: reproduce(config, results, root, jobs)),
         "schemes": {scheme: config["schemes"][scheme] for scheme in study["schemes"]},
         "reference": config["evaluation"]["reference"],
         "evaluation": config["evaluation"],
@@ -315,7 +275,6 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "attention": gather.whole("attention", lambda: attention(config, results, printed)),
         "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
         "reported": printed,
-        "configuration": _written_out(config),
         "absences": gather.absences,
         "unanswered": gather.unanswered(),
     }

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them."""
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 from inferometer.units import GIB
@@ -62,3 +63,8 @@ def gibibytes(size: float) -> str:
 def seconds(duration: float) -> str:
     """A duration in seconds, or in minutes and seconds from two minutes on."""
     return f"{duration:.1f} s" if duration < 120 else f"{int(duration // 60)} min {int(duration % 60)} s"
+
+
+def day_and_time(moment: float) -> str:
+    """A moment in seconds since 1970 as day and minute in universal time."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

@@ -80,8 +80,10 @@ def _drawing(environment: Environment, complete: bool) -> Callable[[Context, Sec
     return drawn
 
 
-def render(templates: Path, path: Path, context: Mapping[str, Any], *, complete: bool = True) -> None:
-    """Fill `page.html.j2` in the folder `templates` and write it to `path`.
+def render(
+    templates: Path, path: Path, context: Mapping[str, Any], template: str = "page.html.j2", *, complete: bool = True
+) -> None:
+    """Fill a template in the folder `templates` and write it to `path`.
 
     Everything is escaped, and a name that a template uses but the context lacks is an InferometerError. So is whatever
     results lack that the study must have; a page that need not be `complete` says so in the place of each.
@@ -94,7 +96,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any], *, complete:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
+    helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds", "day_and_time")
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {"sentences": sentences, "describe": describe, "sections": SECTIONS, "complete": complete}
@@ -102,7 +104,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any], *, complete:
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
         try:
-            page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
+            page = environment.get_template(template).render(style=style, script=script, **context)
         except TemplateError as error:
             raise _unfilled(error) from error
         partial.write_text(page, encoding="utf-8")

@@ -23,6 +23,7 @@ class Section:
 
 SECTIONS: Final = (
     Section("answers", "Answers"),
+    Section("decision", "Decision", "evaluation", "evaluation"),
     Section("evaluation", "Evaluation", "evaluation", "evaluation"),
     Section("calibration", "Calibration", "evaluation", "calibration"),
     Section("smoothing", "Smoothing", "evaluation", "smoothing"),

@@ -1,6 +1,7 @@
 """A whole study, from texts and weights to the page: what it leaves behind, and whether its numbers are right."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -81,6 +83,7 @@ from inferometer.profiling.tables import (
     PROFILE,
     SLOPES,
 )
+from inferometer.provenance.tables import RULES
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.runs import RUN
 from inferometer.smoothing.tables import ALPHAS, SCALES, SITES
@@ -139,6 +142,7 @@ TABLES: dict[str, Table] = {
     f"tiny/evaluation/{SENSITIVE}/sensitivity-run.parquet": RUN,
     **{f"capacity/{table.path.split('/')[-1]}": table for table in CAPACITY},
     "machine.parquet": MACHINE,
+    "provenance/rules.parquet": RULES,
     **{
         f"{model}/profiling/{name}.parquet": table
         for model in ("tiny", "shape")
@@ -259,6 +263,23 @@ def test_predicted_bytes_are_the_measured_ones_without_buffers(study: Study) -> 
     buffers = sum(buffer.nbytes for buffer in plain_model(study).buffers())
     assert set(rows["difference_bytes"].drop("nf4-bnb")) == {buffers}
     assert "nf4" in rows["reason"]["nf4-bnb"]
+
+
+def test_the_rule_graph_is_that_of_snakemake_itself(study: Study) -> None:
+    drawn = study.snakemake("--rulegraph").output
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', drawn))
+    edges = {(names[to], names[start]) for start, to in re.findall(r"(\d+) -> (\d+)", drawn)}
+    found = read_table(RULES, study.results / "provenance/rules.parquet")
+    assert set(zip(found["rule"], found["needs"], strict=True)) == {edge for edge in edges if edge[0] != "all"}
+
+
+def test_the_page_says_what_ran_and_how_it_is_checked(study: Study) -> None:
+    page = (study.results / "report.html").read_text(encoding="utf-8")
+    assert "All of them ran in the call that drew this page." in page
+    [digests] = re.findall(r"<code>((?:[0-9a-f]{64}  results/\S+\n)+)</code>", page)
+    assert {line.split("  results/")[1] for line in digests.splitlines()} == set(TABLES)
+    written = yaml.safe_load((study.results / "provenance/configuration.yaml").read_text(encoding="utf-8"))
+    assert written["study"]["models"] == ["tiny", "shape"]
 
 
 def test_a_second_run_does_nothing(study: Study) -> None:

@@ -104,6 +104,7 @@ ALL_FIGURES = (
     | ATTENTION_FIGURES
     | {"plot_eviction tiny"}
     | CACHE_FIGURES
+    | {"plot_rules"}
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
@@ -488,6 +489,11 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         checked_out(edited("inferometer/attention/phases.py", other_result)),
         AFTER_COMPARED | {"report"},
     ),
+    "a function that only draws the rule graph": (
+        checked_out(edited("inferometer/provenance/figures.py", other_result)),
+        {"plot_rules", "report"},
+    ),
+    "a function that only compares runs": (checked_out(edited("inferometer/compare/paired.py", other_result)), set()),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -535,6 +541,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | AFTER_PROFILING
         | {
             "measure_machine",
+            "list_rules",
+            "plot_rules",
             "summarize_ranges",
             "fetch_model shape",
             *(f"fetch_corpus {text}-text" for text in ("calibration", "evaluation")),

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
+from inferometer.files import whole_file
 from inferometer.jobs import job
 from inferometer.report.contents import contents
 from inferometer.report.page import render
+from inferometer.report.reproduce import as_text
 
 snakemake: Snakemake
 
@@ -14,5 +16,8 @@ with job(snakemake.log[0]):
     templates = (
         Path(snakemake.scriptdir).parents[1] / "report"
     )  # no parameter: a checkout elsewhere makes no other page
-    output = Path(snakemake.output[0])
-    render(templates, output, contents(snakemake.params.config, output.parent, templates / "reported.yaml"))
+    page, params = Path(snakemake.output.page), snakemake.params
+    context = contents(params.config, page.parent, templates / "reported.yaml", params.jobs)
+    render(templates, page, context)
+    with whole_file(Path(snakemake.output.configuration)) as partial:
+        partial.write_text(as_text(params.config), encoding="utf-8")
