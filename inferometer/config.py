@@ -84,7 +84,7 @@ def _sentence(error: ValidationError) -> str:
         case "type":
             return f"{prefix} is {value!r}; it must be of type {expected}."
         case "minItems":
-            return f"{prefix} has {len(value)} entries; list at least {expected}."
+            return f"{prefix} is a list of {len(value)}, which is too short; list at least {expected}."
         case "minLength":
             return f"{prefix} is empty; write at least one character."
         case "pattern":

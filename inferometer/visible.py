@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Final
 
-PILE: Final = 8  # combining marks on one letter; no script needs more
+PILE: Final = 4  # combining marks on one letter; what is written needs no more, and more reach into other lines
 OPENS: Final = {"\u202a": "\u202c", "\u202b": "\u202c", "\u202d": "\u202c", "\u202e": "\u202c"} | dict.fromkeys(
     "\u2066\u2067\u2068", "\u2069"
 )  # embeddings and overrides, isolates, and what ends them

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from inferometer.calibration.tables import RANGES
+from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
@@ -146,7 +147,9 @@ def _sensitivity_figure(folder: Path, model: str, scheme: str) -> Figure:
 
 def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataFrame, gather: Gathering) -> Model:
     entry, folder = config["models"][name], results / name
-    manifest = Manifest.read(folder / "sources/model.json")
+    if not (described := folder / "sources/model.json").exists():
+        raise InferometerError(f"the manifest {described} is missing.")
+    manifest = Manifest.read(described)
     shown = chosen_layers(config["calibration"]["layers"], manifest.layers)
     rows = ranges[(ranges["model"] == name) & ranges["decoder_layer"].isin(shown)]
     rows = rows.sort_values(["decoder_layer", "layer"])
@@ -233,12 +236,13 @@ def contents(
         for name in study["models"]
         if (model := gather("sources", partial(_model, name, config, results, ranges, gather), None))
     ]
+    compared: list[tuple[str, Any]] = gather("calibration", lambda: _compared_ranges(models, ranges, printed), [])
     gather.silences("sources", "calibration", "smoothing", "rotation")  # these go model by model
     return {
         "version": version("inferometer"),
         "title": study["title"],
         "models": models,
-        "compared_ranges": gather("calibration", lambda: _compared_ranges(models, ranges, printed), []),
+        "compared_ranges": compared,
         "measured": {(row.model, row.scheme): row for row in schemes[schemes["ratio"].notna()].itertuples()},
         "measured_models": list(dict.fromkeys(schemes["model"])),
         "decision": gather.whole("decision", lambda: decision(results, schemes, config["evaluation"]["reference"])),

@@ -276,7 +276,7 @@ def test_the_command_draws_from_what_is_there(
     ("overlay", "results", "sentence"),
     [
         ("study: {chapters: [poetry]}", ".", "`study.chapters[0]` is 'poetry'; it must be one of evaluation, capacity"),
-        ("study: {chapters: []}", ".", "`study.chapters` has 0 entries; list at least 1"),
+        ("study: {chapters: []}", ".", "`study.chapters` is a list of 0, which is too short; list at least 1"),
         ("- a list", ".", "is no mapping of keys"),
         ("study: {title: 'open", ".", "cannot read the configuration study.yaml"),
         ("{}", "nowhere", "nowhere is no folder of results"),

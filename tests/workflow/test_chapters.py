@@ -74,7 +74,7 @@ def test_a_chapter_that_is_left_out_runs_when_it_is_asked_for(fresh: Study) -> N
     ("chapters", "sentence"),
     [
         (["capacity", "poetry"], "`study.chapters[1]` is 'poetry'; it must be one of evaluation, capacity, profiling"),
-        ([], "`study.chapters` has 0 entries; list at least 1."),
+        ([], "`study.chapters` is a list of 0, which is too short; list at least 1."),
     ],
 )
 def test_chapters_that_are_none_are_refused(fresh: Study, chapters: list[str], sentence: str) -> None:
