@@ -232,7 +232,9 @@ def jobs_of_study():
         target = str(waiting.pop())
         if target in producers:
             continue
-        maker = next((rule for rule in workflow.rules if rule.is_producer(target)), None)
+        maker = next(
+            (rule for rule in workflow.rules if rule.is_producer(target)), None
+        )
         producers[target] = maker and maker.name
         if maker is None:  # a file of the user's
             continue
@@ -255,7 +257,9 @@ def jobs_of_study():
 
 def rule_needs(wildcards):
     """The study's rule graph: pairs of a rule and one that writes what it reads."""
-    return sorted({(job["rule"], need) for job in jobs_of_study() for need in job["needs"]})
+    return sorted(
+        {(job["rule"], need) for job in jobs_of_study() for need in job["needs"]}
+    )
 
 
 def files_of_study(wildcards):
