@@ -256,7 +256,7 @@ def jobs_of_study():
 
 
 def rule_needs(wildcards):
-    """Pairs of a rule of the study and one that writes what it reads: its rule graph."""
+    """The study's rule graph, in pairs of a rule and one that writes what it reads."""
     return sorted(
         {(job["rule"], need) for job in jobs_of_study() for need in job["needs"]}
     )
