@@ -259,7 +259,7 @@ def jobs_of_study():
 
 
 def rule_needs(wildcards):
-    """The study's rule graph: pairs of a rule and one that writes what it reads."""
+    """The study's rule graph, in pairs of a rule and one that writes what it reads."""
     return sorted(
         {(job["rule"], need) for job in jobs_of_study() for need in job["needs"]}
     )

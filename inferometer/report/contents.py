@@ -224,11 +224,14 @@ def contents(
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     gather = Gathering(tuple(study["chapters"]))
 
+    none: list[tuple[str, Any]] = []
+
     def of_schemes(table: Table, file: str) -> pd.DataFrame:
         rows = gather("evaluation", lambda: read_table(table, summary / file), without_rows(table))
         return _in_study_order(rows, study)
 
     schemes = of_schemes(SCHEMES, "schemes.parquet")
+    gather.silences("evaluation", "decision")
     ranges = gather("calibration", lambda: read_table(RANGES, summary / "ranges.parquet"), without_rows(RANGES))
     runs = gather("machine", lambda: read_table(RUN, summary / "runs.parquet"), without_rows(RUN))
     models = [

@@ -33,7 +33,7 @@ TEMPLATES = ROOT / "report"
 
 # One file of each section, and the sections that can't do without it.
 NEEDED = {
-    "summary/schemes.parquet": {"evaluation"},
+    "summary/schemes.parquet": {"decision", "evaluation"},
     "summary/ranges.parquet": {"calibration", "attention"},
     f"{MEASURED}/smoothing/w8a8-smooth/sites.parquet": {"smoothing"},
     f"{MEASURED}/rotation/{SEED}/paths.parquet": {"rotation"},
@@ -45,6 +45,9 @@ NEEDED = {
     "fundamentals/decoder_checks.parquet": {"fundamentals"},
     "summary/runs.parquet": {"machine"},
 }
+
+
+USED_BY = {"summary/runs.parquet": {"evaluation"}, "summary/profiling.parquet": {"decision"}}  # for their speeds
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +109,10 @@ def test_a_missing_table_silences_its_section_and_no_other(file: str, results: P
     notes = absent(page)
     assert set(notes) == NEEDED[file]
     assert all(str(results / file) in note for note in notes.values())
-    targets = {"machine": ""}
+    targets = {"machine": "", "decision": "snakemake evaluation "}
     assert all(targets.get(name, f"snakemake {name} ") in note for name, note in notes.items())
     changed = {name for name, part in sections(page).items() if part != whole[name]} - set(notes)
-    assert changed <= {"answers"} | ({"evaluation"} if file == "summary/runs.parquet" else set()), "speeds are of runs"
+    assert changed <= {"answers"} | USED_BY.get(file, set())
     with pytest.raises(InferometerError, match=rf"{file} is missing"):
         drawn(study(), results, complete=True)
 
