@@ -244,6 +244,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     return {
         "version": version("inferometer"),
+        "results": results,
         "title": study["title"],
         "models": models,
         "compared_ranges": _compared_ranges(models, ranges, printed),

@@ -1,17 +1,17 @@
 """Rendering the page: one self-contained HTML file that opens from disk without a network."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from inferometer.files import whole_file
 from inferometer.report import describe, formats, sentences
-
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+from inferometer.report.anchors import anchored, headings
+from inferometer.report.embed import data_uri
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,14 @@ class Figure:
     caption: str
     alternative: str
 
+    def anchor(self, results: Path) -> str:
+        """The figure's id on the page: its place in the folder of results, such as figure-summary-pareto."""
+        return "-".join(("figure", *self.path.relative_to(results).with_suffix("").parts))
+
     @property
-    def data_uri(self) -> str:
+    def data_uri(self) -> Markup:
         """The file's content as an address that needs no network."""
-        content = base64.b64encode(self.path.read_bytes()).decode("ascii")
-        return f"data:{MEDIA_TYPES[self.path.suffix]};base64,{content}"
+        return data_uri(self.path)
 
 
 def _joined(templates: Path, pattern: str) -> str:
@@ -49,6 +52,8 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     helpers = ("number", "interval", "ratio", "ratio_interval", "percent", "gibibytes", "seconds")
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
+    environment.filters["anchored"] = anchored
+    environment.globals["headings"] = headings
     environment.globals["sentences"] = sentences
     environment.globals["describe"] = describe
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
