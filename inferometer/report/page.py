@@ -13,6 +13,9 @@ from inferometer.report import describe, formats, sentences
 from inferometer.report.anchors import anchored, headings
 from inferometer.report.embed import data_uri
 
+# Characters that HTML forbids, as the pictures that Unicode has of them: a hostile text shows what it holds.
+PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -22,8 +25,8 @@ class Figure:
     caption: str
     alternative: str
 
-    def anchor(self, results: Path) -> str:
-        """The figure's id on the page: its place in the folder of results, such as figure-summary-pareto."""
+    def anchor(self, results: str) -> str:
+        """The figure's id on the page: its place in the folder `results`, such as figure-summary-pareto."""
         return "-".join(("figure", *self.path.relative_to(results).with_suffix("").parts))
 
     @property
@@ -59,4 +62,4 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
         page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page.translate(PICTURES), encoding="utf-8", errors="backslashreplace")
