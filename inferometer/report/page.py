@@ -1,7 +1,7 @@
 """Rendering the page: one self-contained HTML file that opens from disk without a network."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Figure:
     def anchor(self, results: str) -> str:
         """The figure's id on the page: its place in the folder `results`, such as figure-summary-pareto."""
         return "-".join(("figure", *self.path.relative_to(results).with_suffix("").parts))
+
+    def saying(self, sentences: Sequence[str]) -> "Figure":
+        """The figure with the first of the sentences that the tables made of it, for who can't see what it shows."""
+        return replace(self, alternative=" ".join([self.alternative, *sentences[:1]]))
 
     @property
     def data_uri(self) -> Markup:

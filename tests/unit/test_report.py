@@ -192,6 +192,9 @@ def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
     assert all(re.match(drawn, image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert len(Parsed(either).texts["figcaption"]) == len(images)
+    read = " ".join(" ".join(Parsed(either).texts[tag]) for tag in ("p", "li"))
+    told = [image["alt"] for image in images if image["alt"].split(". ", 1)[-1] in read]
+    assert len(told) > len(images) / 2, "who can't see a figure is told what the tables say of it"
 
 
 def test_tables_that_scroll_can_be_reached_by_keyboard_and_have_names(either: str) -> None:
