@@ -26,6 +26,11 @@
   for (const place of places) observer.observe(place.localName === "section" ? place.firstElementChild : place);
   follow();
 
+  // A link into the page was followed before tables had their tools: once all stands, it is followed again.
+  addEventListener("load", () => requestAnimationFrame(() => requestAnimationFrame(() => {
+    document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView({ behavior: "instant" });
+  })));
+
   const fold = () => { menu.open = wide.matches; };
   wide.addEventListener("change", fold);
   fold();

@@ -102,6 +102,16 @@ def _webp(path: Path) -> bytes:
     return coded.getvalue()
 
 
+def size_px(path: Path) -> tuple[int, int]:
+    """Width and height of the figure at `path` in pixels of CSS: the page keeps its place before it is drawn."""
+    if path.suffix == ".png":
+        height, width = matplotlib.image.imread(path).shape[:2]
+        return width, height
+    root = ElementTree.parse(path).getroot()
+    width, height = (round(float(root.attrib[name].removesuffix("pt")) * 4 / 3) for name in ("width", "height"))
+    return width, height
+
+
 def data_uri(path: Path) -> Markup:
     """The figure at `path`, an SVG or PNG file, as a data address that can stand in an attribute as it is."""
     if path.suffix == ".png":

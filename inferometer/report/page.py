@@ -11,7 +11,7 @@ from markupsafe import Markup
 from inferometer.files import whole_file
 from inferometer.report import describe, formats, sentences
 from inferometer.report.anchors import anchored, headings
-from inferometer.report.embed import data_uri
+from inferometer.report.embed import data_uri, size_px
 
 # Characters that HTML forbids, as the pictures that Unicode has of them: a hostile text shows what it holds.
 PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
@@ -32,6 +32,11 @@ class Figure:
     def saying(self, sentences: Sequence[str]) -> "Figure":
         """The figure with the first of the sentences that the tables made of it, for who can't see what it shows."""
         return replace(self, alternative=" ".join([self.alternative, *sentences[:1]]))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height as drawn, in pixels of CSS."""
+        return size_px(self.path)
 
     @property
     def data_uri(self) -> Markup:

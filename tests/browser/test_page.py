@@ -140,6 +140,17 @@ def test_the_navigation_follows_the_reader(page: Page) -> None:
         assert current == [f"#{name}"]
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_deep_link_opens_the_page_at_its_place(width: int, opener: Opener, report_file: Path) -> None:
+    with opener(report_file, width=width) as page:
+        for name in ("attention", f"figure-{MEASURED}-attention-sinks", "table-capacity-gpus"):
+            page.goto("about:blank")
+            page.goto(f"{report_file.as_uri()}#{name}")
+            page.wait_for_timeout(200)
+            top = page.locator(f"[id='{name}']").evaluate("one => one.getBoundingClientRect().top")
+            assert 0 <= top < 120, name
+
+
 def test_the_navigation_of_a_narrow_screen_folds_and_comes_back(opener: Opener, report_file: Path) -> None:
     with opener(report_file, width=360) as page:
         assert not page.locator("nav ul").first.is_visible()

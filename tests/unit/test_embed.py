@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inferometer.plotting import save, style
-from inferometer.report.embed import DECIMALS, compact_svg, data_uri
+from inferometer.report.embed import DECIMALS, compact_svg, data_uri, size_px
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
@@ -92,6 +92,12 @@ def test_the_address_holds_the_drawing_and_nothing_that_ends_it(figure: Path) ->
     drawing = compact_svg(figure.read_text(encoding="utf-8"))
     assert ElementTree.canonicalize(unquote(content)) == ElementTree.canonicalize(drawing)
     assert data_uri(figure) == uri, "equal files give equal bytes"
+
+
+def test_the_page_knows_how_large_a_figure_is(figure: Path, tmp_path: Path) -> None:
+    assert size_px(figure) == (576, 288), "6 by 3 inches of 96 pixels"
+    matplotlib.image.imsave(tmp_path / "figure.png", np.zeros((40, 60, 3), dtype=np.uint8))
+    assert size_px(tmp_path / "figure.png") == (60, 40)
 
 
 def test_a_group_that_moves_its_children_is_kept() -> None:
