@@ -51,7 +51,7 @@ def _shorten_names(root: ElementTree.Element) -> None:
     referred = set(REFERENCE.findall(" ".join(value for one in root.iter() for value in one.attrib.values())))
     names: dict[str, str] = {}
     for element in root.iter():
-        name = element.attrib.pop("id", None)
+        name = element.attrib.pop("id", "")
         if name in referred:
             element.set("id", names.setdefault(name, f"n{len(names)}"))
     for element in root.iter():
