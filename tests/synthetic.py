@@ -1,6 +1,7 @@
 """A small study with made-up results, as the workflow leaves them: tables, figures and manifests, without any model."""
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from inferometer.calibration.tables import RANGES
 from inferometer.capacity import chapter
@@ -813,3 +817,18 @@ def write_results(config: Config, results: Path) -> None:
         write_table(BASIS, basis(), own / f"rotation/{SEED}/basis.parquet")
     for scheme in config["evaluation"]["sensitivity"]["schemes"]:
         _draw(own / "evaluation" / scheme / "sensitivity.svg", scheme)
+
+
+def add_measured_model(config: Config, results: Path, name: str) -> None:
+    """Give a finished study a second measured model: all that the first one has, under another name."""
+    config["models"][name] = config["models"][MEASURED]
+    config["study"]["models"].insert(1, name)
+    shared = list(results.rglob("*.parquet"))
+    shutil.copytree(results / MEASURED, results / name)
+    for path in shared:
+        table = pq.read_table(path)
+        if "model" in table.column_names and MEASURED not in path.parts:
+            own = table.filter(pc.equal(table["model"], MEASURED))
+            place = table.column_names.index("model")
+            renamed = own.set_column(place, table.schema.field("model"), pa.array([name] * len(own), pa.string()))
+            pq.write_table(pa.concat_tables([table, renamed]), path)

@@ -283,7 +283,7 @@ def _map_figure(folder: Path, name: str, text: str) -> Figure:
     return Figure(
         folder / f"maps-{text}.svg",
         f"Attention maps of the first {text} text of each length: each row of a map is shared out over what it looks "
-        "at. Layers are means over heads; colours are logarithmic, white above the diagonal. Where a cell holds "
+        "at. Layers are means over heads; colours are logarithmic, blank above the diagonal. Where a cell holds "
         "several tokens, it shows the share of its rows' attention that goes to all of its columns.",
         f"Attention maps of {name} on {text} texts of each length, for three layers and two heads.",
     )
@@ -306,21 +306,27 @@ def _model(
     said = not sinks.empty
     missing = pd.concat([heads, rounded])[["layer", "reason"]].dropna(subset="reason").drop_duplicates()
     residuals = read_table(RESIDUALS, folder / "residuals.parquet")
-    return Model(
-        name=name,
-        sinks_said=[*said_of_phases(sinks, phases), *said_of_inputs(sinks), *said_against_study(sinks, reported)]
+    seen = {
+        "sinks": [*said_of_phases(sinks, phases), *said_of_inputs(sinks), *said_against_study(sinks, reported)]
         if said
         else [],
-        first_tokens_said=said_of_first_tokens(sinks, settings["first_token"]["words"]),
-        residuals_said=said_of_residuals(residuals, sinks, ranges),
-        rounding_said=said_of_rounding(schemes, settings["rounding"]["context_tokens"]),
+        "first_tokens": said_of_first_tokens(sinks, settings["first_token"]["words"]),
+        "residuals": said_of_residuals(residuals, sinks, ranges),
+        "schemes": said_of_rounding(schemes, settings["rounding"]["context_tokens"]),
+    }
+    return Model(
+        name=name,
+        sinks_said=seen["sinks"],
+        first_tokens_said=seen["first_tokens"],
+        residuals_said=seen["residuals"],
+        rounding_said=seen["schemes"],
         maps_said=said_of_maps(maps, heads),
         reasons=[
             f"{reason} ({len(rows)} layers)" if rows["layer"].notna().all() else str(reason)
             for reason, rows in missing.groupby("reason")
         ],
         headline=_headline(name, sinks, phases) if said else None,
-        figures=_figures(folder, name),
+        figures={key: figure.saying(seen.get(key, [])) for key, figure in _figures(folder, name).items()},
         map_figures=[_map_figure(folder, name, text) for text in _inputs(config)],
         phases=phases,
         schemes=schemes[schemes["layer"].isna()],

@@ -15,6 +15,7 @@ from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
+from inferometer.report import sentences
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
 from inferometer.report.decision import decision
@@ -75,20 +76,20 @@ class Model:
     sensitivity_figures: list[Figure]
 
 
-def _calibration_figures(folder: Path, model: str) -> list[Figure]:
+def _calibration_figures(folder: Path, model: str, ranges: pd.DataFrame, middle_layer: int) -> list[Figure]:
     return [
         Figure(
             folder / "distributions.svg",
             "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. The "
             "wider a curve reaches, the coarser the grid that has to span it; a hump far out is a channel of its own.",
             f"Line charts of the distributions of {model}'s weights and activations in the chosen decoder layers.",
-        ),
+        ).saying([sentences.ranges(ranges, model, middle_layer)]),
         Figure(
             folder / "surfaces-activation.png",
             "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel that "
             "is large for every token; a lone spike is a single token's. Each point is the maximum of its block.",
             f"3D surfaces of {model}'s activation magnitudes by token and channel.",
-        ),
+        ).saying([sentences.massive(ranges, model)]),
         Figure(
             folder / "surfaces-weight.png",
             "Magnitudes of the weights that read these inputs, drawn the same way: compare the heights.",
@@ -98,26 +99,27 @@ def _calibration_figures(folder: Path, model: str) -> list[Figure]:
 
 
 def _smoothing(folder: Path, model: str, scheme: str, entry: Mapping[str, Any]) -> Smoothing:
+    table = read_table(SITES, folder / "sites.parquet")
     figures = [
         Figure(
             folder / "channels.svg",
             "Largest magnitude of each channel before and after, at the norms of the middle decoder layer: what inputs "
             "lose, weights take on. The legend says how far the largest channel stands above the median one.",
             f"Line charts of {model}'s channel magnitudes before and after {scheme}.",
-        )
+        ).saying([sentences.smoothing(table)])
     ]
     searched = isinstance(entry["smoothing"]["alpha"], str)
-    if searched:
+    alphas = read_table(ALPHAS, folder / "alphas.parquet") if searched else None
+    if alphas is not None:
         figures.append(
             Figure(
                 folder / "alphas.svg",
                 "Squared error of the layers' outputs on calibration text, over their power, against the strength of "
                 "smoothing: median and quartiles over the sites of a kind, and how many sites got which strength.",
                 f"Line chart of {model}'s output error by alpha under {scheme}, and a bar chart of the chosen alphas.",
-            )
+            ).saying([sentences.search(alphas)])
         )
-    alphas = read_table(ALPHAS, folder / "alphas.parquet") if searched else None
-    return Smoothing(scheme, changes(entry), read_table(SITES, folder / "sites.parquet"), alphas, figures)
+    return Smoothing(scheme, changes(entry), table, alphas, figures)
 
 
 def _rotations(folder: Path, schemes: Mapping[str, Any]) -> list[Rotation]:
@@ -153,16 +155,19 @@ def _model(name: str, config: Mapping[str, Any], results: Path, ranges: pd.DataF
     shown = chosen_layers(config["calibration"]["layers"], manifest.layers)
     rows = ranges[(ranges["model"] == name) & ranges["decoder_layer"].isin(shown)]
     rows = rows.sort_values(["decoder_layer", "layer"])
+    middle = (manifest.layers - 1) // 2
     measured = {} if manifest.random_weights else {own: config["schemes"][own] for own in config["study"]["schemes"]}
     sensitive = [] if manifest.random_weights else config["evaluation"]["sensitivity"]["schemes"]
     return Model(
         name=name,
         manifest=manifest,
         **{key: entry.get(key) for key in ("licence", "attribution", "caveat")},
-        middle_layer=(manifest.layers - 1) // 2,
+        middle_layer=middle,
         shown_layers=list(dict.fromkeys(rows["layer"])),
         ranges={(str(row.layer), bool(row.first_token)): row for row in rows.itertuples()},
-        calibration_figures=[] if manifest.random_weights else _calibration_figures(folder / "calibration", name),
+        calibration_figures=[]
+        if manifest.random_weights
+        else _calibration_figures(folder / "calibration", name, ranges, middle),
         smoothings=gather(
             "smoothing",
             lambda: [
@@ -224,8 +229,6 @@ def contents(
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     gather = Gathering(tuple(study["chapters"]))
 
-    none: list[tuple[str, Any]] = []
-
     def of_schemes(table: Table, file: str) -> pd.DataFrame:
         rows = gather("evaluation", lambda: read_table(table, summary / file), without_rows(table))
         return _in_study_order(rows, study)
@@ -243,6 +246,7 @@ def contents(
     gather.silences("sources", "calibration", "smoothing", "rotation")  # these go model by model
     return {
         "version": version("inferometer"),
+        "results": results,
         "title": study["title"],
         "models": models,
         "compared_ranges": compared,

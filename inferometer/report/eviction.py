@@ -130,9 +130,10 @@ def _headline(name: str, evicted: pd.DataFrame) -> str | None:
 
 def _model(name: str, results: Path, evicted: pd.DataFrame, reported: Mapping[str, Any]) -> Model:
     own = evicted[evicted["model"] == name]
+    said = said_of_eviction(own, reported)
     return Model(
         name=name,
-        said=said_of_eviction(own, reported),
+        said=said,
         headline=_headline(name, own),
         figure=Figure(
             results / name / "attention/eviction.svg",
@@ -140,7 +141,7 @@ def _model(name: str, results: Path, evicted: pd.DataFrame, reported: Mapping[st
             "cache (middle); the same token by token around the first eviction, mean over texts (right). Bands: 95 % "
             "intervals over texts, in the middle paired. Dashed: the window is full.",
             f"Line charts of {name}'s perplexity against position, with full and windowed caches.",
-        ),
+        ).saying(said),
         arms=_arms(own),
     )
 

@@ -149,20 +149,24 @@ def fundamentals(config: Mapping[str, Any], results: Path, reported: Mapping[str
     speed = read_table(DECODER_SPEED, results / "summary/decoder.parquet")
     studies = [study["study"] for study in reported["decoder"]]
     compared = _compared(speed, reported["decoder"])
+    digits_said, speed_said = (
+        said_of_digits(accuracy, reported["classifier"]["claim"]),
+        said_of_speed(speed, studies, compared),
+    )
     return Fundamentals(
         image_set=settings["image_set"],
         attribution=entry.get("attribution"),
         licence=entry.get("licence"),
         epochs=settings["epochs"],
         digits=accuracy.sort_values(["replaced", "bits"], ascending=False, ignore_index=True),
-        digits_said=said_of_digits(accuracy, reported["classifier"]["claim"]),
+        digits_said=digits_said,
         digits_figure=Figure(
             results / "fundamentals/digits.svg",
             "Left: share of test images that are read right, mean over the networks, with 95 % intervals over images; "
             "the dashed line is the float networks. Right: power of the float logits over that of the difference. "
             "Where the grid is fine, each bit less costs 6.02 dB (dashed); where it is coarse, more.",
             "Line charts of accuracy and of the signal-to-noise ratio of the logits against bits.",
-        ),
+        ).saying(digits_said),
         checks=checks.groupby(["check", "kind"], as_index=False).agg(
             prompts=("case", "size"),
             difference=("difference", "max"),
@@ -171,14 +175,14 @@ def fundamentals(config: Mapping[str, Any], results: Path, reported: Mapping[str
         ),
         checks_said=said_of_checks(checks),
         speed=speed,
-        speed_said=said_of_speed(speed, studies, compared),
+        speed_said=speed_said,
         decoder_figure=Figure(
             results / "fundamentals/decoder.svg",
             "Median latency with quartiles, both axes logarithmic; the numbers are the speed-ups. Left: without a "
             "cache every token is computed again for each new one, so that long texts cost the square of their length "
             "and more; with it, hardly more than their length. Right: the prompt has to be read once in any case.",
             "Line charts of latency with and without the cache, against tokens written and tokens of the prompt.",
-        ),
+        ).saying(speed_said),
         studies=studies,
         compared=compared,
     )

@@ -232,12 +232,13 @@ def _model(
         table.sort_values("prompt", key=lambda column: column.map(places), kind="stable", ignore_index=True)
         for table in (logged, read_table(WRITTEN, folder / "written.parquet"))
     )
+    entropy_said, insertions_said = said_of_entropy(logged, reported), said_of_insertions(inserted, reported)
     return Model(
         name=name,
-        entropy_said=said_of_entropy(logged, reported),
+        entropy_said=entropy_said,
         loops_said=said_of_loops(written, logged),
         saliency_said=said_of_saliency(features, prompts, reported),
-        insertions_said=said_of_insertions(inserted, reported),
+        insertions_said=insertions_said,
         headline=_headline(name, logged, inserted),
         features_figure=Figure(
             folder / "features.svg",
@@ -245,14 +246,14 @@ def _model(
             "and the mean of the last 16. Shaded: passages of eight tokens or more that were written before. Dotted: a "
             "loop begins; dashed: the text has ended.",
             f"Line charts of entropy and rarity along what {name} wrote after each prompt.",
-        ),
+        ).saying(entropy_said),
         insertions_figure=Figure(
             folder / "insertions.svg",
             "Rarity of words in the middle of texts where they do not belong, mean over texts with 95 % intervals: by "
             "token (left; hollow: the first token alone, cross: the token that stood there, lines: the study's figures "
             "without and with its word), and of the whole word (right).",
             f"Dot charts of the rarity of inserted words to {name}, by token and as whole words.",
-        ),
+        ).saying(insertions_said),
         logged=logged,
         inserted=inserted,
         written=records(written),

@@ -417,15 +417,17 @@ def _model(
     traces = {policy: read_table(CACHE_TRACE, folder / policy / "trace.parquet") for policy in choosing}
     combined = [sentence for scheme in order[1:] for sentence in said_of_combined(table, scheme, reference)]
     verdict = answer(first, first_pairs)
+    bytes_said, cost_said = said_of_bytes(first, first_lengths), said_of_cost(first)
+    seen = {"bytes": bytes_said, "accuracy": cost_said, "bits": said_of_traces(traces, first)}
     return Model(
         name=name,
         headlines=headlines(name, first, first_pairs),
-        bytes_said=said_of_bytes(first, first_lengths),
-        cost_said=[*said_of_cost(first), *combined, *said_of_refused(table)],
+        bytes_said=bytes_said,
+        cost_said=[*cost_said, *combined, *said_of_refused(table)],
         choice_said=[
             *([verdict] if verdict else []),
             *(_against(row) for row in _rows(first_pairs)),
-            *said_of_traces(traces, first),
+            *seen["bits"],
         ],
         speed_said=said_of_speed(first),
         described={row.policy: describe(row) for row in _rows(table)},
@@ -435,7 +437,7 @@ def _model(
         study_said=said_of_library(first, reported),
         compared=_compared(table, reference, reported),
         figures={
-            key: Figure(folder / f"{key}.svg", caption, alternative.format(name))
+            key: Figure(folder / f"{key}.svg", caption, alternative.format(name)).saying(seen[key])
             for key, (caption, alternative) in FIGURES.items()
             if key != "bits" or choosing
         },

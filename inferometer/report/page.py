@@ -1,9 +1,8 @@
 """Rendering the page: one self-contained HTML file that opens from disk without a network."""
 
-import base64
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from markupsafe import Markup
 from inferometer.errors import InferometerError
 from inferometer.files import whole_file
 from inferometer.report import describe, formats, sentences
+from inferometer.report.anchors import anchored, headings
+from inferometer.report.embed import data_uri, size_px
 from inferometer.report.sections import SECTIONS, Absence, Section, absence
 from inferometer.visible import visible
-
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,28 @@ class Figure:
     caption: str
     alternative: str
 
+    def anchor(self, results: str) -> str:
+        """The figure's id on the page: its place in the folder `results`, such as figure-summary-pareto."""
+        return "-".join(("figure", *self.path.relative_to(results).with_suffix("").parts))
+
+    def saying(self, sentences: Sequence[str]) -> "Figure":
+        """The figure with the first of the sentences that the tables made of it, for who can't see what it shows."""
+        return replace(self, alternative=" ".join([self.alternative, *sentences[:1]]))
+
     @property
-    def data_uri(self) -> str:
+    def size_px(self) -> tuple[int, int]:
+        """Width and height as drawn, in pixels of CSS. Raises InferometerError if there is no file."""
+        return size_px(self._there())
+
+    @property
+    def data_uri(self) -> Markup:
         """The file's content as an address that needs no network. Raises InferometerError if there is no file."""
-        try:
-            content = base64.b64encode(self.path.read_bytes()).decode("ascii")
-        except OSError as error:
-            raise InferometerError(
-                f"cannot read the figure {self.path}: {error.strerror}; `snakemake {self.path} --cores 1` draws it."
-            ) from error
-        return f"data:{MEDIA_TYPES[self.path.suffix]};base64,{content}"
+        return data_uri(self._there())
+
+    def _there(self) -> Path:
+        if not self.path.is_file():
+            raise InferometerError(f"the figure {self.path} is missing; `snakemake {self.path} --cores 1` draws it.")
+        return self.path
 
 
 def _joined(templates: Path, pattern: str) -> str:
@@ -100,7 +111,8 @@ def render(
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {"sentences": sentences, "describe": describe, "sections": SECTIONS, "complete": complete}
-    environment.globals["drawn"] = _drawing(environment, complete)
+    environment.globals |= {"drawn": _drawing(environment, complete), "headings": headings}
+    environment.filters["anchored"] = anchored
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
         try:

@@ -317,9 +317,9 @@ FIGURES = {  # captions, and what one is told who can't see them
 }
 
 
-def _figure(folder: Path, name: str, model: str) -> Figure:
+def _figure(folder: Path, name: str, model: str, said: Sequence[str]) -> Figure:
     caption, alternative = FIGURES[name]
-    return Figure(folder / f"{name}.svg", caption, alternative.format(model))
+    return Figure(folder / f"{name}.svg", caption, alternative.format(model)).saying(said)
 
 
 def _model(
@@ -330,23 +330,31 @@ def _model(
     whole = len(own["cache"]) > 0
     baseline = read_table(BASELINE, folder / "baseline.parquet") if whole else None
     checks = read_table(CACHE_CHECKS, folder / "cache_checks.parquet") if whole else None
+    said = {
+        "latency": said_of_latency(own["profile"], own["knees"]),
+        "memory": said_of_memory(own["slopes"], reported["memory"]),
+        "cache": said_of_cache(own["cache"], checks) if checks is not None else [],
+        "kernels": said_of_kernels(own["kernels"], reported["flash"]) if whole else [],
+        "baseline": said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
+    }
+    figures = {key: _figure(folder, key, name, sentences) for key, sentences in said.items()}
     return Model(
         name=name,
         speed_said=said_of_speed(own["profile"], reference),
-        latency_said=said_of_latency(own["profile"], own["knees"]),
-        latency_figure=_figure(folder, "latency", name),
+        latency_said=said["latency"],
+        latency_figure=figures["latency"],
         cells=own["profile"],
-        memory_said=said_of_memory(own["slopes"], reported["memory"]),
-        memory_figure=_figure(folder, "memory", name),
+        memory_said=said["memory"],
+        memory_figure=figures["memory"],
         slopes=own["slopes"].assign(quantity=own["slopes"]["quantity"].map(QUANTITIES)),
-        cache_said=said_of_cache(own["cache"], checks) if checks is not None else [],
-        cache_figure=_figure(folder, "cache", name) if whole else None,
+        cache_said=said["cache"],
+        cache_figure=figures["cache"] if whole else None,
         cache=own["cache"],
-        kernels_said=said_of_kernels(own["kernels"], reported["flash"]) if whole else [],
-        kernels_figure=_figure(folder, "kernels", name) if whole else None,
+        kernels_said=said["kernels"],
+        kernels_figure=figures["kernels"] if whole else None,
         kernels=own["kernels"],
-        baseline_said=said_of_baseline(baseline, reported["baseline"]) if baseline is not None else [],
-        baseline_figure=_figure(folder, "baseline", name) if whole else None,
+        baseline_said=said["baseline"],
+        baseline_figure=figures["baseline"] if whole else None,
         headlines=headline(name, own["cache"], own["slopes"]),
         baseline=records(baseline) if baseline is not None else [],
     )

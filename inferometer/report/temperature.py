@@ -96,15 +96,16 @@ def temperature(name: str, prompts: Sequence[str], results: Path, reported: Mapp
     table = read_table(TEMPERATURES, results / "summary" / "diversity.parquet")
     own = table[table["model"] == name]
     ordered = own.sort_values("temperature")
+    said = said_of_temperature(own, reported)
     return Temperature(
-        said=said_of_temperature(own, reported),
+        said=said,
         figure=Figure(
             folder / "diversity.svg",
             "What temperature does to the samples of a prompt: how much they differ from each other, how much each "
             "repeats itself, how likely the model holds them, and how sure it is along them. Means over prompts with "
             "95 % bootstrap intervals over prompts.",
             f"Line charts of diversity, repetition, perplexity and entropy of {name}'s samples against temperature.",
-        ),
+        ).saying(said),
         temperatures=ordered["temperature"].unique().tolist(),
         measures={
             label: [row for _, row in ordered[ordered["measure"] == measure].iterrows()]

@@ -150,7 +150,9 @@ def test_the_page_is_well_formed_html_in_standards_mode(either: str) -> None:
 def test_all_sections_are_there_and_the_navigation_reaches_them(either: str) -> None:
     parsed = Parsed(either)
     assert tuple(attributes["id"] for attributes in parsed.named("section")) == SECTIONS
-    assert tuple(attributes["href"].removeprefix("#") for attributes in parsed.named("a"))[: len(SECTIONS)] == SECTIONS
+    targets = [attributes["href"].removeprefix("#") for attributes in parsed.named("a")]
+    assert tuple(name for name in targets if name in SECTIONS)[: len(SECTIONS)] == SECTIONS
+    assert targets[0] == "content", "a keyboard can skip the navigation"
 
 
 def test_every_anchor_leads_somewhere_and_no_name_is_given_twice(either: str) -> None:
@@ -186,9 +188,13 @@ def test_figures_lie_in_the_page_and_say_what_they_show(either: str) -> None:
         "perplexity and bytes, sensitivity, three of calibration, one for each smoothed scheme and one for each "
         "search, three of capacity, those of profiling, KV caches and generation, and two of the fundamentals"
     )
-    assert all(re.match(r"data:image/(svg\+xml|png);base64,[\w+/]{100,}=*$", image["src"]) for image in images)
+    drawn = r"data:image/(svg\+xml,%3Csvg .{100,}%3C/svg%3E|webp;base64,[\w+/]{100,}=*)$"
+    assert all(re.match(drawn, image["src"]) for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert len(Parsed(either).texts["figcaption"]) == len(images)
+    read = " ".join(" ".join(Parsed(either).texts[tag]) for tag in ("p", "li"))
+    told = [image["alt"] for image in images if image["alt"].split(". ", 1)[-1] in read]
+    assert len(told) > len(images) / 2, "who can't see a figure is told what the tables say of it"
 
 
 def test_tables_that_scroll_can_be_reached_by_keyboard_and_have_names(either: str) -> None:
@@ -522,25 +528,36 @@ def luminance(colour: Sequence[float]) -> float:
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
+def themed(name: str) -> list[list[int]]:
+    """A colour of the page by its name: red, green and blue in light, then in dark."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    [found] = re.findall(rf"--{name}: light-dark\((.+)\);", style)
+    hexadecimal = [[int(one[start : start + 2], 16) for start in (0, 2, 4)] for one in re.findall(r"#(\w{6})", found)]
+    return hexadecimal or [list(map(int, one.split())) for one in re.findall(r"rgb\(([\d ]+)\)", found)]
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """The contrast ratio of two colours (WCAG 2.2)."""
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 def test_shaded_text_can_be_read_in_light_and_in_dark() -> None:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    heats = [list(map(int, found.split())) for found in re.findall(r"--heat: ([\d ]+);", style)]
-    papers, inks = (
-        [
-            [int(found[start : start + 2], 16) for start in (0, 2, 4)]
-            for found in re.findall(rf"--{name}: #(\w{{6}})", style)
-        ]
-        for name in ("paper", "ink")
-    )
-    shares = [int(share) / 100 for share in re.findall(r"\.shade-\d .* / (\d+)%\)", style)]
-    assert len(heats) == len(papers) == len(inks) == 2
+    shares = [int(share) / 100 for share in re.findall(r"\.shade-\d .*var\(--heat\) (\d+)%", style)] + [1.0]
     assert len(shares) == generation_module.DARKEST
     assert shares == sorted(shares)
-    for heat, paper, ink in zip(heats, papers, inks, strict=True):
+    for heat, paper, ink in zip(themed("heat"), themed("paper"), themed("ink"), strict=True):
         for share in shares:
             ground = [share * above + (1 - share) * below for above, below in zip(heat, paper, strict=True)]
-            lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)
-            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, "level AA"
+            assert contrast(ink, ground) >= 4.5, "level AA"
+
+
+@pytest.mark.parametrize("name", ["ink", "muted", "accent", "warn"])
+def test_every_colour_of_text_can_be_read_on_every_ground(name: str) -> None:
+    for ground in ("paper", "soft", "warn-soft"):
+        for text, below in zip(themed(name), themed(ground), strict=True):
+            assert contrast(text, below) >= 4.5, "level AA"
 
 
 def test_the_studys_rarities_are_the_same_in_its_figure_and_on_the_page() -> None:
