@@ -69,6 +69,7 @@ class Generation:
 
     models: list[Model]
     corpus: str
+    traced: int
     prompts: Mapping[str, str]
     sampling: Mapping[str, Any]
 
@@ -279,6 +280,7 @@ def generation(config: Mapping[str, Any], results: Path, reported: Mapping[str, 
     return Generation(
         models=[_model(name, config, results, tables, reported) for name in measured],
         corpus=settings["insertions"]["corpus"],
+        traced=len(settings["prompts"]),
         prompts=sampled_prompts(config),
         sampling=settings["sampling"],
     )

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from inferometer.files import whole_file
-from inferometer.report import describe, formats, sentences
+from inferometer.report import describe, formats, marks, sentences
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -51,6 +51,7 @@ def render(templates: Path, path: Path, context: Mapping[str, Any]) -> None:
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals["sentences"] = sentences
     environment.globals["describe"] = describe
+    environment.globals["marks"] = marks
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:
         page = environment.get_template("page.html.j2").render(style=style, script=script, **context)
