@@ -1,17 +1,18 @@
 """The top of the page: the question that the study asks, and its answer in five sentences, both from the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from inferometer.manifest import Manifest
 from inferometer.report.describe import changes, family, fewest_bits, grid
 from inferometer.report.formats import interval, number, percent, ratio, ratio_interval
+from inferometer.report.marks import once_bits
 from inferometer.report.sentences import effect
 
 FOUR = 4  # bits, from which on rounding is expected to hurt
-SHARE_DIGITS = 1
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,17 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def question(measured: Sequence[str], shapes: Sequence[str], schemes: int, device_names: Sequence[str]) -> str:
-    """What the study asks: of which models, under how many schemes beside float, and on what machine."""
-    of = listed(measured) if measured else "no model with weights of its own"
-    said = (
-        f"What do {_counted(schemes, 'scheme')} of rounding, a KV cache on few bits and attention do to the accuracy, "
-        f"the speed and the memory of {of} on {listed(device_names)}, and what does theory say they should?"
-    )
-    return f"{said} Of {listed(shapes)} only shapes are known, so time and bytes alone are asked." if shapes else said
+def question(measured: Sequence[str], shapes: Sequence[str], asked: Sequence[str], device_names: Sequence[str]) -> str:
+    """What the study asks: what is `asked` about, of which models, and on what machine."""
+    said = []
+    if measured and asked:
+        said.append(
+            f"What do {listed(asked)} do to the accuracy, the speed and the memory of {listed(measured)} on "
+            f"{listed(device_names)}, and what does theory say they should?"
+        )
+    if shapes:
+        said.append(f"What time and bytes does the bare shape of {listed(shapes)} take?")
+    return " ".join(said)
 
 
 def _float(name: str, rows: pd.DataFrame, reference: str) -> str:
@@ -64,22 +68,24 @@ def _float(name: str, rows: pd.DataFrame, reference: str) -> str:
     alike = smaller[smaller["ratio_low"] <= 1].sort_values(["weights_bytes", "ratio"])
     if alike.empty:
         best = smaller.sort_values("ratio").iloc[0]
-        which = "no smaller scheme is as good, the nearest"
+        which = "all smaller schemes are worse by this text; the nearest is"
     else:
         best = alike.iloc[0]
-        which = f"with the fewest bytes of the {len(alike)} that this text can't tell from it or finds better"
-        which = "the one smaller scheme that this text can't tell from it" if len(alike) == 1 else which
+        smallest = "the one" if len(alike) == 1 else f"the smallest of {len(alike)}"
+        which = f"{smallest} with fewer bytes that this text doesn't show to be worse is"
     return (
-        f"{said}; {which} is {best['scheme']}, at {ratio(best['ratio'])} "
-        f"{ratio_interval(best['ratio_low'], best['ratio_high'])} times that perplexity in "
-        f"{percent(best['weights_bytes'] / base['weights_bytes'], SHARE_DIGITS)} of the bytes."
+        f"{said}; {which} {best['scheme']}, with {percent(best['weights_bytes'] / base['weights_bytes'])} of the bytes "
+        f"at {ratio(best['ratio'])} {ratio_interval(best['ratio_low'], best['ratio_high'])} times the perplexity."
     )
 
 
-def _what(entry: Mapping[str, Any]) -> str:
-    """What a scheme is, in brackets: how it rounds weights, and what it does before."""
-    parts = [changes(entry), grid(entry.get("weights"), "float") if "weights" in entry else "–"]
-    return "; ".join(part for part in parts if part != "–")
+def _mended(best: Mapping[str, Any], worst: Mapping[str, Any]) -> str:
+    """What one scheme does that another doesn't, in brackets; nothing where they differ in their inputs alone."""
+    grids = [grid(entry.get("weights"), "float").split(", ") for entry in (best, worst)]
+    more = [part for part in grids[0] if part not in grids[1]]
+    before = changes(best) if changes(best) not in ("–", changes(worst)) else ""
+    words = "; ".join(part for part in (before, ", ".join(more)) if part)
+    return f" ({words})" if words else ""
 
 
 def _few_bits(name: str, rows: pd.DataFrame, reference: str, entries: Mapping[str, Any]) -> str:
@@ -98,29 +104,30 @@ def _few_bits(name: str, rows: pd.DataFrame, reference: str, entries: Mapping[st
         best, worst = ordered[0], ordered[-1]
         part = f"as {family_name} {worst.scheme} {effect(worst)}"
         if len(ordered) > 1:
-            part += f", and the best of {len(ordered)}, {best.scheme} ({_what(entries[best.scheme])}), {effect(best)}"
+            mended = _mended(entries[best.scheme], entries[worst.scheme])
+            part += f", and the best of {len(ordered)}, {best.scheme}{mended}, {effect(best)}"
         parts.append(part)
     return f"{name} on {FOUR} bits or fewer: {'; '.join(parts)}."
 
 
 def limits(
     schemes: pd.DataFrame,
-    sampled: Mapping[str, tuple[int, int]],
+    counts: Mapping[str, tuple[int, int]],
     window_tokens: int,
-    devices: Sequence[str],
-    once_bits: Mapping[str, int],
+    devices: Collection[str],
+    once: Mapping[str, int],
     shapes: Sequence[str],
 ) -> str:
     """What the study can't tell, in one sentence.
 
-    `schemes` is a SCHEMES table, `sampled` how many windows and questions were scored of each model, `devices` the kinds
-    of device, `once_bits` the bits that models had been on before, `shapes` the models with random weights.
+    `schemes` is a SCHEMES table, `counts` how many windows and questions were scored of each model, `devices` the kinds
+    of device, `once` the bits that models had been on before, `shapes` the models with random weights.
     """
     simulated = schemes.loc[schemes["engine"] == "simulated", "scheme"].nunique()
     skipped = schemes.loc[schemes["skipped"].notna(), "scheme"].unique().tolist()
     parts = []
-    if sampled:
-        windows, questions = (min(counts) for counts in zip(*sampled.values(), strict=True))
+    if counts:
+        windows, questions = (min(units) for units in zip(*counts.values(), strict=True))
         parts.append(
             f"what other text, or more of it, would show, since perplexities rest on {windows} windows of "
             f"{window_tokens} tokens and accuracies on {questions} questions"
@@ -130,33 +137,65 @@ def limits(
     if skipped:
         parts.append(f"anything of {listed(skipped)}, which could not be run")
     parts.append("how another machine would do" + ("" if "cuda" in devices else ", a GPU above all, as none was used"))
-    for model, bits in once_bits.items():
+    for model, bits in once.items():
         parts.append(f"what {model} is like without the {bits} bits that its weights had been on before")
     if shapes:
         parts.append(f"anything of {listed(shapes)} but time and bytes, its weights being random")
     return f"It can't tell {'; nor '.join(parts)}."
 
 
+def sampled(perplexity: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """How many windows and how many questions were scored of each model, by a PERPLEXITY and an ACCURACY table."""
+    questions = accuracy.drop_duplicates(["model", "question_set"]).groupby("model")["items"].sum()
+    windows = perplexity.groupby("model")["windows"].min()
+    return {str(name): (int(count), int(questions.get(name, 0))) for name, count in windows.items()}
+
+
+def _of_cache_and_attention(measured: Sequence[str], chapters: Mapping[str, Any]) -> list[str]:
+    """What the chapters found of each model's cache and attention, in a sentence for each."""
+    said = []
+    for name in measured:
+        own = {chapter: [model for model in chapters[chapter].models if model.name == name] for chapter in chapters}
+        clauses = [clause for model in own["profiling"] for clause in model.cache_gains]
+        clauses += [clause for model in own["kv_cache"] for clause in model.gains]
+        clauses += [model.finding for model in own["attention"] + own["eviction"] if model.finding]
+        said += [f"{name}: {'; '.join(clauses)}."] if clauses else []
+    return said
+
+
 def answers(
-    question: str,
+    config: Mapping[str, Any],
     schemes: pd.DataFrame,
-    reference: str,
-    entries: Mapping[str, Any],
-    speed: Mapping[str, str],
-    cache: Mapping[str, Sequence[str]],
-    limits: str,
+    runs: pd.DataFrame,
+    manifests: Sequence[Manifest],
+    counts: Mapping[str, tuple[int, int]],
+    chapters: Mapping[str, Any],
 ) -> Answers:
     """The question and at most five answers.
 
-    `schemes` is a SCHEMES table in the study's order, `entries` are the configuration's schemes. `speed` has a sentence
-    for each model that was timed, `cache` for each model what chapters say of its cache and its attention, as clauses.
+    `schemes` is a SCHEMES table in the study's order, `runs` a RUN table, `counts` comes from `sampled`, and `chapters`
+    are the contents of profiling, kv_cache, attention and eviction by these names.
     """
-    rows = {str(model): own[own["ratio"].notna()] for model, own in schemes.groupby("model", sort=False)}
-    found = [
-        Answer("Bytes for accuracy", [_float(name, own, reference) for name, own in rows.items() if len(own)]),
-        Answer("Few bits", [_few_bits(name, own, reference, entries) for name, own in rows.items() if len(own)]),
-        Answer("Speed", list(speed.values())),
-        Answer("Cache and attention", [f"{name}: {'; '.join(parts)}." for name, parts in cache.items() if parts]),
-        Answer("What this study can't tell", [limits]),
+    reference, entries = config["evaluation"]["reference"], config["schemes"]
+    shapes = [manifest.name for manifest in manifests if manifest.random_weights]
+    measured = [manifest.name for manifest in manifests if manifest.name not in shapes]
+    once = {manifest.name: bits for manifest in manifests if (bits := once_bits(manifest)) is not None}
+    rounding = len([name for name in config["study"]["schemes"] if name != reference])
+    asked = [
+        *([_counted(rounding, "scheme") + " of rounding"] if rounding else []),
+        *(["a KV cache on few bits"] if chapters["kv_cache"].models else []),
+        *(["evicted attention sinks"] if chapters["eviction"].models else []),
     ]
-    return Answers(question, [answer for answer in found if answer.sentences])
+    rows = {str(model): own for model, own in schemes[schemes["ratio"].notna()].groupby("model", sort=False)}
+    found = [
+        Answer("Bytes for accuracy", [_float(name, own, reference) for name, own in rows.items()]),
+        Answer("Few bits", [_few_bits(name, own, reference, entries) for name, own in rows.items()]),
+        Answer("Speed", [model.answer for model in chapters["profiling"].models if model.answer]),
+        Answer("Cache and attention", _of_cache_and_attention(measured, chapters)),
+        Answer(
+            "What this study can't tell",
+            [limits(schemes, counts, config["evaluation"]["window_tokens"], runs["device"].unique(), once, shapes)],
+        ),
+    ]
+    names = runs["device_name"].unique().tolist()
+    return Answers(question(measured, shapes, asked, names), [answer for answer in found if answer.sentences])

@@ -14,7 +14,7 @@ from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report import marks
-from inferometer.report.answers import Answers, answers, limits, question
+from inferometer.report.answers import answers, sampled
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
 from inferometer.report.describe import changes
@@ -236,44 +236,6 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
-def _sampled(perplexity: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """How many windows and how many questions were scored of each model."""
-    questions = accuracy.drop_duplicates(["model", "question_set"]).groupby("model")["items"].sum()
-    windows = perplexity.groupby("model")["windows"].min()
-    return {str(name): (int(count), int(questions.get(name, 0))) for name, count in windows.items()}
-
-
-def _answers(
-    config: Mapping[str, Any],
-    schemes: pd.DataFrame,
-    runs: pd.DataFrame,
-    models: list[Model],
-    sampled: Mapping[str, tuple[int, int]],
-    chapters: Mapping[str, Any],
-) -> Answers:
-    """The top of the page, from tables and from what `chapters` found, by their names."""
-    shapes = [model.name for model in models if model.manifest.random_weights]
-    measured = [model.name for model in models if model.name not in shapes]
-    once = {model.name: bits for model in models if (bits := marks.once_bits(model.manifest)) is not None}
-    reference, entries = config["evaluation"]["reference"], config["schemes"]
-    cache: dict[str, list[str]] = {name: [] for name in measured}
-    for model in chapters["profiling"].models:
-        cache.setdefault(model.name, []).extend(model.cache_gains)
-    for model in chapters["kv_cache"].models:
-        cache[model.name] += model.gains
-    for model in [*chapters["attention"].models, *chapters["eviction"].models]:
-        cache[model.name] += [model.finding] if model.finding else []
-    return answers(
-        question(measured, shapes, len(config["study"]["schemes"]) - 1, runs["device_name"].unique().tolist()),
-        schemes,
-        reference,
-        entries,
-        {model.name: model.answer for model in chapters["profiling"].models if model.answer},
-        cache,
-        limits(schemes, sampled, config["evaluation"]["window_tokens"], runs["device"].unique().tolist(), once, shapes),
-    )
-
-
 def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[str, Any]:
     """Everything that the templates use, by name, for the study that `config` describes.
 
@@ -285,7 +247,8 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
     models = [_model(name, config, results, ranges) for name in study["models"]]
     printed = yaml.safe_load(reported.read_text(encoding="utf-8"))
     accuracy = _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study)
-    sampled = _sampled(read_table(PERPLEXITY, summary / "perplexity.parquet"), accuracy)
+    counts = sampled(read_table(PERPLEXITY, summary / "perplexity.parquet"), accuracy)
+    manifests = [model.manifest for model in models]
     chapters = {
         "profiling": profiling(config, results, printed),
         "kv_cache": kv_cache(config, results, printed),
@@ -294,9 +257,9 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "eviction": eviction(config, results, printed),
     }
     return {
-        "answers": _answers(config, schemes, runs, models, sampled, chapters),
-        "sampled": sampled,
-        "scheme_marks": marks.of_schemes([model.manifest for model in models], config["schemes"], schemes),
+        "answers": answers(config, schemes, runs, manifests, counts, chapters),
+        "sampled": counts,
+        "scheme_marks": marks.of_schemes(manifests, config["schemes"], schemes),
         "formulas": formulas(reported.parent / "formulas.yaml"),
         "glossary": glossary(reported.parent / "glossary.yaml"),
         "version": version("inferometer"),

@@ -15,7 +15,17 @@ from inferometer.errors import InferometerError
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 ELEMENTS = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup"}
 ELEMENTS |= {"munder", "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded"}
-ATTRIBUTES = {"display", "stretchy", "fence", "form", "separator", "width", "columnalign", "mathvariant", "movablelimits"}
+ATTRIBUTES = {
+    "display",
+    "stretchy",
+    "fence",
+    "form",
+    "separator",
+    "width",
+    "columnalign",
+    "mathvariant",
+    "movablelimits",
+}
 ATTRIBUTES |= {"displaystyle", "scriptlevel", "accent", "linethickness", "minsize", "maxsize"}
 
 

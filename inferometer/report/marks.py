@@ -37,8 +37,8 @@ LEGEND = [  # every kind of mark with its meaning, as the top of the page explai
     EXTRAPOLATED,
     Mark(
         "n = …",
-        f"A small sample: fewer than {SMALL_SAMPLE} windows, questions, texts or prompts. Bootstrap intervals of so few "
-        "are too narrow rather than too wide.",
+        f"A small sample: fewer than {SMALL_SAMPLE} windows, questions, texts or prompts. Bootstrap intervals over so "
+        "few are too narrow rather than too wide.",
     ),
     Mark(
         "once 4-bit",
@@ -64,7 +64,9 @@ def small(units: int, what: str) -> Mark | None:
     """The mark of a mean over so few units that its bootstrap interval can't be relied on; None for enough of them."""
     if units >= SMALL_SAMPLE:
         return None
-    return Mark(f"n = {units}", f"A small sample: {units} {what}, fewer than {SMALL_SAMPLE}. Take the interval lightly.")
+    return Mark(
+        f"n = {units}", f"A small sample: {units} {what}, fewer than {SMALL_SAMPLE}. Take the interval lightly."
+    )
 
 
 def once_bits(manifest: Manifest) -> int | None:
@@ -100,14 +102,17 @@ def of_schemes(
 ) -> dict[tuple[str, str], list[Mark]]:
     """What holds for all numbers of a model under a scheme, by the names of both.
 
-    `entries` are the configuration's schemes, `schemes` is a SCHEMES table, which knows the kernels that ran.
+    `entries` are the configuration's schemes, `schemes` is a SCHEMES table, which knows the kernels that ran and which
+    schemes did not run, of which there are no numbers to mark.
     """
-    ran = schemes[schemes["kernels"].notna()]
-    kernels = dict(zip(zip(ran["model"], ran["scheme"], strict=True), ran["kernels"], strict=True))
-    return {
-        (manifest.name, name): [RANDOM_WEIGHTS]
-        if manifest.random_weights
-        else _of_scheme(entry, kernels.get((manifest.name, name)), once_bits(manifest))
-        for manifest in manifests
-        for name, entry in entries.items()
-    }
+    rows: dict[tuple[str, str], Any] = {(str(row.model), str(row.scheme)): row for row in schemes.itertuples()}
+    found = {}
+    for manifest in manifests:
+        for name, entry in entries.items():
+            row = rows.get((manifest.name, name))
+            kernels = row.kernels if row is not None and isinstance(row.kernels, str) else None
+            marks = _of_scheme(entry, kernels, once_bits(manifest))
+            if row is not None and isinstance(row.skipped, str):
+                marks = []
+            found[manifest.name, name] = [RANDOM_WEIGHTS] if manifest.random_weights else marks
+    return found

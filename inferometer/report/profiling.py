@@ -216,14 +216,14 @@ def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
 
 
 def _on_roofline(row: Any) -> str:
-    times = f", {number(row.ratio, 2)} times as long as the roofline allows" if pd.notna(row.ratio) else ""
+    times = f", in {number(row.ratio, 2)} times the time that the roofline allows" if pd.notna(row.ratio) else ""
     return f"{number(row.tokens_per_s)} tokens a second{times}"
 
 
 def answer(name: str, cells: pd.DataFrame, reference: str) -> str | None:
-    """How fast a model reads and writes in float, against the roofline, and what is fastest; None where it wasn't timed.
+    """How fast a model reads and writes in float, against the roofline, and what is fastest.
 
-    Takes one model's rows of PROFILE.
+    Takes one model's rows of PROFILE; None where it was not timed.
     """
     measured = cells[cells["latency_ms"].notna() & (cells["batch"] == 1) & ~cells["extrapolated"]]
     measured = measured[measured["layers"] == measured["layers"].max()]
@@ -237,7 +237,9 @@ def answer(name: str, cells: pd.DataFrame, reference: str) -> str | None:
         base = max(bases, key=lambda row: row.dtype == "float32")
         fastest = min(rows, key=lambda row: row.latency_ms)
         times = number(base.latency_ms / fastest.latency_ms)
-        best = "nothing is faster" if fastest == base else f"{_subject(fastest, several=False)} is {times} times as fast"
+        best = (
+            "nothing is faster" if fastest == base else f"{_subject(fastest, several=False)} is {times} times as fast"
+        )
         parts.append(f"{what.format(base.prompt_tokens)} {_on_roofline(base)} ({best})")
     if not parts:
         return None
