@@ -319,7 +319,7 @@ def test_only_schemes_that_round_values_are_marked_as_simulated_and_those_have_n
     for cells in _body(_tables(page, "evaluation")[0]):
         scheme, _, marked = cells[0].partition(" ")
         computes = scheme in ("fp", INTEGER, "int8-bnb", *SKIPPED)
-        executed = {INTEGER: "executed with int8 product", "int8-bnb": "executed with bitsandbytes int8"}
+        executed = {INTEGER: "executed with int8 product", "int8-bnb": "executed with bitsandbytes"}
         assert marked == executed.get(scheme, "" if computes else "simulated"), scheme
         if scheme not in SKIPPED:
             assert cells[7] == ("512 CPU" if computes else "–"), scheme
