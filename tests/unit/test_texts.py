@@ -45,21 +45,30 @@ ENTRIES: dict[str, Any] = study()["schemes"]
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def _drawn(folder: Path, *changes: tuple[Table, str, Change]) -> str:
-    """The page of the made-up study, whose tables under `results` are changed before it is drawn."""
-    config = study()
-    write_results(config, folder / "results")
-    for table, name, change in changes:
-        path = folder / "results" / name
-        write_table(table, change(read_table(table, path)), path)
-    page = folder / "page.html"
-    render(TEMPLATES, page, contents(config, folder / "results", TEMPLATES / "reported.yaml"))
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the made-up study leaves; whoever changes a table puts it back."""
+    folder = tmp_path_factory.mktemp("texts") / "results"
+    write_results(study(), folder)
+    return folder
+
+
+def _drawn(results: Path, page: Path, *changes: tuple[Table, str, Change]) -> str:
+    """The page of the made-up study, with tables of `results` changed as long as it is drawn."""
+    before = {results / name: (results / name).read_bytes() for _, name, _ in changes}
+    try:
+        for table, name, change in changes:
+            write_table(table, change(read_table(table, results / name)), results / name)
+        render(TEMPLATES, page, contents(study(), results, TEMPLATES / "reported.yaml"))
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
     return page.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return _drawn(tmp_path_factory.mktemp("texts"))
+def page(results: Path) -> str:
+    return _drawn(results, results.with_name("page.html"))
 
 
 def _section(page: str, name: str) -> str:
@@ -172,9 +181,8 @@ def test_what_a_study_can_not_tell_follows_from_its_tables() -> None:
     assert said == "It can't tell how another machine would do."
 
 
-def test_speed_is_held_against_the_roofline_and_names_the_fastest(tmp_path: Path) -> None:
-    write_results(study(), tmp_path)
-    cells = read_table(PROFILE, tmp_path / "summary/profiling.parquet")
+def test_speed_is_held_against_the_roofline_and_names_the_fastest(results: Path) -> None:
+    cells = read_table(PROFILE, results / "summary/profiling.parquet")
     own = cells[cells["model"] == MEASURED]
     said = answer_of_speed(MEASURED, own, "fp")
     assert said is not None
@@ -186,14 +194,12 @@ def test_speed_is_held_against_the_roofline_and_names_the_fastest(tmp_path: Path
     assert answer_of_speed(MEASURED, own.assign(latency_ms=float("nan")), "fp") is None
 
 
-def test_every_model_has_a_sentence_of_its_own_in_each_answer(tmp_path: Path) -> None:
-    both = lambda table: pd.concat([table, table.assign(model="other")])  # noqa: E731
-    config = study()
-    write_results(config, tmp_path)
-    schemes = both(read_table(SCHEMES, tmp_path / "summary/schemes.parquet"))
-    runs = read_table(RUN, tmp_path / "summary/runs.parquet")
+def test_every_model_has_a_sentence_of_its_own_in_each_answer(results: Path) -> None:
+    one = read_table(SCHEMES, results / "summary/schemes.parquet")
+    schemes = pd.concat([one, one.assign(model="other")])
+    runs = read_table(RUN, results / "summary/runs.parquet")
     nothing = {name: _Nothing() for name in ("profiling", "kv_cache", "attention", "eviction")}
-    found = answers.answers(config, schemes, runs, [], {}, nothing).answers
+    found = answers.answers(study(), schemes, runs, [], {}, nothing).answers
     assert [answer.about for answer in found] == ["Bytes for accuracy", "Few bits", "What this study can't tell"]
     assert [len(answer.sentences) for answer in found] == [2, 2, 1]
     assert "other" in found[0].sentences[1]
@@ -246,10 +252,11 @@ def test_every_mark_of_the_page_is_explained_at_the_top(page: str) -> None:
     assert found >= {"simulated", "executed with …", "CPU", "n = …", "extrapolated", "random weights"}
 
 
-def test_marks_follow_the_engine_that_ran(page: str, tmp_path: Path) -> None:
+def test_marks_follow_the_engine_that_ran(page: str, results: Path, tmp_path: Path) -> None:
     assert "executed with int8 product" in _marks(page, "evaluation")
     other = _drawn(
-        tmp_path,
+        results,
+        tmp_path / "page.html",
         (
             SCHEMES,
             "summary/schemes.parquet",
@@ -260,10 +267,11 @@ def test_marks_follow_the_engine_that_ran(page: str, tmp_path: Path) -> None:
     assert "executed with int8 product" not in other
 
 
-def test_marks_follow_the_number_of_windows_and_texts(page: str, tmp_path: Path) -> None:
+def test_marks_follow_the_number_of_windows_and_texts(page: str, results: Path, tmp_path: Path) -> None:
     [windows] = {text for text in _marks(page, "evaluation") if text.startswith("n =")}
     other = _drawn(
-        tmp_path,
+        results,
+        tmp_path / "page.html",
         (PERPLEXITY, "summary/perplexity.parquet", lambda table: table.assign(windows=30)),
         (EVICTED, "summary/eviction.parquet", lambda table: table.assign(texts=29)),
     )
@@ -271,9 +279,13 @@ def test_marks_follow_the_number_of_windows_and_texts(page: str, tmp_path: Path)
     assert "n = 29" in _marks(other, "attention")
 
 
-def test_a_device_is_named_at_its_times(page: str, tmp_path: Path) -> None:
+def test_a_device_is_named_at_its_times(page: str, results: Path, tmp_path: Path) -> None:
     assert "CPU" in _marks(page, "profiling")
-    other = _drawn(tmp_path, (PROFILE, "summary/profiling.parquet", lambda table: table.assign(device="cuda")))
+    other = _drawn(
+        results,
+        tmp_path / "page.html",
+        (PROFILE, "summary/profiling.parquet", lambda table: table.assign(device="cuda")),
+    )
     assert "CUDA" in _marks(other, "profiling")
 
 
@@ -323,10 +335,8 @@ def test_every_formula_is_used_on_the_page_and_derived_in_the_documentation(page
             assert re.search(rf"{year[0]}.*\({year[1]}", methods), f"{formula.id}: {' '.join(year)} is no source"
 
 
-def test_a_link_to_a_formula_that_is_not_there_stops_the_drawing(tmp_path: Path) -> None:
-    config = study()
-    write_results(config, tmp_path)
-    context = contents(config, tmp_path, TEMPLATES / "reported.yaml")
+def test_a_link_to_a_formula_that_is_not_there_stops_the_drawing(results: Path, tmp_path: Path) -> None:
+    context = contents(study(), results, TEMPLATES / "reported.yaml")
     context["formulas"] = {id: formula for id, formula in context["formulas"].items() if id != "kl"}
     with pytest.raises(Exception, match="kl"):
         render(TEMPLATES, tmp_path / "page.html", context)
