@@ -296,7 +296,7 @@ def gains(table: pd.DataFrame) -> list[str]:
         base = weighed[is_float(weighed)].iloc[0]
         statics = weighed[is_static(weighed) & (weighed["bits"] == FOUR)]
         said += [
-            f"on {FOUR} bits ({row.policy}) that cache holds {percent(row.cache_bytes / base['cache_bytes'])} of the "
+            f"its KV cache on {FOUR} bits ({row.policy}) holds {percent(row.cache_bytes / base['cache_bytes'])} of the "
             f"bytes and {_perplexity(row)}"
             for row in _rows(statics.head(1))
         ]

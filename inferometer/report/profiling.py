@@ -53,6 +53,11 @@ class Model:
     cache_gains: list[str]
     answer: str | None
 
+    @property
+    def gains_said(self) -> list[str]:
+        """What the cache gains, as sentences of their own."""
+        return [f"{self.name}: {gain}." for gain in self.cache_gains]
+
 
 @dataclass(frozen=True)
 class Profiling:

@@ -78,10 +78,17 @@ def _engines(rows: pd.DataFrame, entries: Mapping[str, Any]) -> list[str]:
 
 
 def remedies(gains: pd.DataFrame, schemes: pd.DataFrame, model: str, names: Collection[str]) -> list[str]:
-    """What each of these schemes gains over the same grids without its remedy. Takes a GAINS and a SCHEMES table."""
+    """What each of these schemes gains over the same grids without its remedy, or does where there is no such base.
+
+    Takes a GAINS and a SCHEMES table.
+    """
     own = gains[(gains["model"] == model) & gains["scheme"].isin(list(names))]
-    perplexity = schemes[schemes["model"] == model].set_index("scheme")
-    return [_gain(row, perplexity) for row in own.itertuples()]
+    rows = schemes[schemes["model"] == model]
+    alone = rows[rows["scheme"].isin(list(names)) & ~rows["scheme"].isin(own["scheme"]) & rows["ratio"].notna()]
+    return [
+        *(_gain(row, rows.set_index("scheme")) for row in own.itertuples()),
+        *(f"{row.scheme}, beside which nothing differs by this alone, {effect(row)}." for row in alone.itertuples()),
+    ]
 
 
 def _gain(row: Any, perplexity: pd.DataFrame) -> str:
