@@ -1,6 +1,5 @@
 """Formulas, the glossary's tooltips, marks and the chapters' shape in a real browser."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -130,7 +129,7 @@ def test_a_tooltip_stays_within_a_narrow_page(page: Page) -> None:
 
 
 @pytest.fixture(params=["light", "dark"])
-def themed(request: pytest.FixtureRequest, page: Page) -> Iterator[Page]:
+def themed(request: pytest.FixtureRequest, page: Page) -> Page:
     page.emulate_media(color_scheme=request.param)
     return page
 
