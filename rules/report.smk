@@ -177,6 +177,7 @@ rule report:
                 seed=SEEDS,
                 table=["paths", "basis"],
             ),
+            "results/summary/perplexity.parquet",
             "results/summary/schemes.parquet",
             "results/summary/accuracy.parquet",
             "results/summary/gains.parquet",

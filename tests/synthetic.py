@@ -103,6 +103,8 @@ SECTIONS = (
     "machine",
     "sources",
     "reproduce",
+    "formulas",
+    "glossary",
 )
 GENERATION_FIGURES = 3
 ATTENTION_FIGURES = len(synthetic_attention.FIGURES) + 4 + 1  # and maps of four inputs, and evicted sinks

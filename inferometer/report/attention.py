@@ -29,7 +29,8 @@ class Model:
     rounding_said: list[str]
     maps_said: list[str]
     reasons: list[str]
-    headline: str | None
+    texts: int
+    finding: str | None
     figures: Mapping[str, Figure]
     map_figures: list[Figure]
     phases: pd.DataFrame
@@ -232,15 +233,15 @@ def said_of_maps(maps: pd.DataFrame, heads: pd.DataFrame) -> list[str]:
     ]
 
 
-def _headline(name: str, sinks: pd.DataFrame, phases: pd.DataFrame) -> str:
-    """The chapter in one sentence."""
+def _finding(sinks: pd.DataFrame, phases: pd.DataFrame) -> str:
+    """The chapter in a clause."""
     length, tokens = list(_lengths(sinks).items())[-1]
     own = phases[(phases["input"] == ALL_TEXTS) & (phases["length"] == length)]
     plateau = own[own["phase"] == "plateau"].iloc[0]
     return (
-        f"{name} gives the first two of {tokens} tokens {percent(plateau.share, 0)} of its attention in "
+        f"the first two of {tokens} tokens get {percent(plateau.share, 0)} of its attention in "
         f"{_layers(plateau.first_layer, plateau.last_layer)}, the plateau of its attention sink, and "
-        f"{percent(own['share'].iloc[0], 0)} in {_layers(own['first_layer'].iloc[0], own['last_layer'].iloc[0])}."
+        f"{percent(own['share'].iloc[0], 0)} in {_layers(own['first_layer'].iloc[0], own['last_layer'].iloc[0])}"
     )
 
 
@@ -325,7 +326,8 @@ def _model(
             f"{reason} ({len(rows)} layers)" if rows["layer"].notna().all() else str(reason)
             for reason, rows in missing.groupby("reason")
         ],
-        headline=_headline(name, sinks, phases) if said else None,
+        texts=int(meaningful(sinks).sort_values("tokens")["texts"].iloc[-1]) if said else 0,
+        finding=_finding(sinks, phases) if said else None,
         figures={key: figure.saying(seen.get(key, [])) for key, figure in _figures(folder, name).items()},
         map_figures=[_map_figure(folder, name, text) for text in _inputs(config)],
         phases=phases,

@@ -12,17 +12,20 @@ import yaml
 
 from inferometer.calibration.tables import RANGES
 from inferometer.errors import InferometerError
-from inferometer.evaluation.tables import ACCURACY, GAINS, SCHEMES
+from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
-from inferometer.report import sentences
+from inferometer.report import marks, sentences
+from inferometer.report.answers import answers, sampled
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
 from inferometer.report.decision import decision
 from inferometer.report.describe import changes
 from inferometer.report.eviction import eviction
+from inferometer.report.formulas import formulas
 from inferometer.report.fundamentals import fundamentals
 from inferometer.report.generation import generation
+from inferometer.report.glossary import glossary
 from inferometer.report.kv_cache import kv_cache
 from inferometer.report.machine import machine
 from inferometer.report.page import Figure
@@ -244,7 +247,25 @@ def contents(
     ]
     compared: list[tuple[str, Any]] = gather("calibration", lambda: _compared_ranges(models, ranges, printed), [])
     gather.silences("sources", "calibration", "smoothing", "rotation")  # these go model by model
+    accuracy = of_schemes(ACCURACY, "accuracy.parquet")
+    perplexity = gather(
+        "evaluation", lambda: read_table(PERPLEXITY, summary / "perplexity.parquet"), without_rows(PERPLEXITY)
+    )
+    counts = sampled(perplexity, accuracy)
+    manifests = [model.manifest for model in models]
+    chapters = {
+        "profiling": gather.whole("profiling", lambda: profiling(config, results, printed)),
+        "kv_cache": gather.whole("kv_cache", lambda: kv_cache(config, results, printed)),
+        "generation": gather.whole("generation", lambda: generation(config, results, printed)),
+        "attention": gather.whole("attention", lambda: attention(config, results, printed)),
+        "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
+    }
     return {
+        "answers": answers(config, schemes, runs, manifests, counts, chapters),
+        "sampled": counts,
+        "scheme_marks": marks.of_schemes(manifests, config["schemes"], schemes),
+        "formulas": formulas(reported.parent / "formulas.yaml"),
+        "glossary": glossary(reported.parent / "glossary.yaml"),
         "version": version("inferometer"),
         "results": results,
         "title": study["title"],
@@ -261,8 +282,9 @@ def contents(
         "evaluation": config["evaluation"],
         "summary": schemes,
         "tokens_per_s": _tokens_per_s(runs),
-        "accuracy": of_schemes(ACCURACY, "accuracy.parquet"),
+        "accuracy": accuracy,
         "gains": of_schemes(GAINS, "gains.parquet"),
+        "calibration": config["calibration"],
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(
@@ -280,11 +302,7 @@ def contents(
         ),
         "capacity": gather.whole("capacity", lambda: capacity(config, results)),
         "fundamentals": gather.whole("fundamentals", lambda: fundamentals(config, results, printed)),
-        "profiling": gather.whole("profiling", lambda: profiling(config, results, printed)),
-        "kv_cache": gather.whole("kv_cache", lambda: kv_cache(config, results, printed)),
-        "generation": gather.whole("generation", lambda: generation(config, results, printed)),
-        "attention": gather.whole("attention", lambda: attention(config, results, printed)),
-        "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
+        **chapters,
         "reported": printed,
         "absences": gather.absences,
         "unanswered": gather.unanswered(),

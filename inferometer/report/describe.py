@@ -23,9 +23,19 @@ def _bits(part: Entry | None) -> int:
     return int(part["bits"]) if "bits" in part else FORMATS[part["format"]][1]
 
 
+def weight_bits(entry: Entry) -> int:
+    """The bits of a scheme's weights, as the names of families count them."""
+    return _bits(entry.get("weights"))
+
+
+def fewest_bits(entry: Entry) -> int:
+    """The bits of weights or of activations, whichever has fewer."""
+    return min(weight_bits(entry), _bits(activations(entry)))
+
+
 def family(entry: Entry) -> str:
     """The bits of weights and activations as the field writes them, such as W4A16."""
-    return f"W{_bits(entry.get('weights'))}A{_bits(activations(entry))}"
+    return f"W{weight_bits(entry)}A{_bits(activations(entry))}"
 
 
 def activations(entry: Entry) -> Entry | None:

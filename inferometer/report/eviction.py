@@ -34,7 +34,7 @@ class Model:
 
     name: str
     said: list[str]
-    headline: str | None
+    finding: str | None
     figure: Figure
     arms: list[Arm]
 
@@ -117,14 +117,14 @@ def said_of_eviction(evicted: pd.DataFrame, reported: Mapping[str, Any]) -> list
     ]
 
 
-def _headline(name: str, evicted: pd.DataFrame) -> str | None:
-    """The part in one sentence; None where nothing could be evicted."""
+def _finding(evicted: pd.DataFrame) -> str | None:
+    """The part in a clause; None where nothing could be evicted."""
     if evicted["reason"].notna().any():
         return None
     _, plain, *_, most = _arms(evicted)
     return (
-        f"{name} with a cache of only {plain.kept} tokens predicts text by {bounded(plain.after, 'increase')} nats a "
-        f"token worse than with all; with {most.kept} it is {bounded(most.after, 'increase')}."
+        f"with a cache of only {plain.kept} tokens it predicts text by {bounded(plain.after, 'increase')} nats a token "
+        f"worse than with all, with {most.kept} by {bounded(most.after, 'increase')}"
     )
 
 
@@ -134,7 +134,7 @@ def _model(name: str, results: Path, evicted: pd.DataFrame, reported: Mapping[st
     return Model(
         name=name,
         said=said,
-        headline=_headline(name, own),
+        finding=_finding(own),
         figure=Figure(
             results / name / "attention/eviction.svg",
             "Perplexity by what the cache keeps, for each quarter of a window (left); nats a token above the full "

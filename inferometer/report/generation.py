@@ -71,6 +71,7 @@ class Generation:
 
     models: list[Model]
     corpus: str
+    traced: int
     prompts: Mapping[str, str]
     sampling: Mapping[str, Any]
 
@@ -282,6 +283,7 @@ def generation(config: Mapping[str, Any], results: Path, reported: Mapping[str, 
     return Generation(
         models=[_model(name, config, results, tables, reported) for name in measured],
         corpus=settings["insertions"]["corpus"],
+        traced=len(settings["prompts"]),
         prompts=sampled_prompts(config),
         sampling=settings["sampling"],
     )

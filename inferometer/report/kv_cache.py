@@ -36,7 +36,10 @@ class Model:
     """One model's part of the section."""
 
     name: str
-    headlines: list[str]
+    windows: int
+    questions: int
+    gains: list[str]
+    verdict: str | None
     bytes_said: list[str]
     cost_said: list[str]
     choice_said: list[str]
@@ -90,17 +93,20 @@ def _verdict(low: float, high: float) -> str:
     return BETTER if high < 0 else WORSE if low > 0 else UNDECIDED
 
 
-def _cost(row: Any) -> str:
-    """What a policy does to predictions and answers, in words that its intervals allow."""
+def _perplexity(row: Any) -> str:
+    """What a policy does to perplexity, in words that its interval allows."""
     change, low, high = (percent(math.expm1(end), 2) for end in _ends(row, "nll_change"))
     verdict = _verdict(row.nll_change_low, row.nll_change_high)
     if verdict == UNDECIDED:
-        said = f"makes no difference to perplexity that this text could tell from chance ([{low} to {high}])"
-    else:
-        raises = "raises" if verdict == WORSE else "changes"
-        said = f"{raises} the perplexity by {change} [{low} to {high}]"
-    said += (
-        f", with a KL divergence of {number(row.kl_divergence, 2)} "
+        return f"makes no difference to perplexity that this text could tell from chance ([{low} to {high}])"
+    raises = "raises" if verdict == WORSE else "changes"
+    return f"{raises} the perplexity by {change} [{low} to {high}]"
+
+
+def _cost(row: Any) -> str:
+    """What a policy does to predictions and answers, in words that its intervals allow."""
+    said = (
+        f"{_perplexity(row)}, with a KL divergence of {number(row.kl_divergence, 2)} "
         f"{interval(row.kl_divergence_low, row.kl_divergence_high, 2)} and {percent(row.same_top_token)} of the "
         "likeliest tokens kept"
     )
@@ -282,20 +288,19 @@ def said_of_refused(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def headlines(name: str, table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-    """Sentences for the top of the page: what 4 bits save and cost, and the verdict on entropy."""
+def gains(table: pd.DataFrame) -> list[str]:
+    """What 4 bits save and cost, as clauses for the top of the page. Takes one model's KV_CACHE under one scheme."""
     said = []
     weighed = table[table["cache_bytes"].notna() & table["kl_divergence"].notna()]
     if is_float(weighed).any():
         base = weighed[is_float(weighed)].iloc[0]
         statics = weighed[is_static(weighed) & (weighed["bits"] == FOUR)]
         said += [
-            f"{name} with its KV cache on 4 bits ({row.policy}) holds {percent(row.cache_bytes / base['cache_bytes'])} "
-            f"of the float cache's bytes after {row.prompt_tokens:,} tokens; that {_cost(row)}."
+            f"its KV cache on {FOUR} bits ({row.policy}) holds {percent(row.cache_bytes / base['cache_bytes'])} of the "
+            f"bytes and {_perplexity(row)}"
             for row in _rows(statics.head(1))
         ]
-    verdict = answer(table, pairs)
-    return [*said, verdict] if verdict else said
+    return said
 
 
 def said_of_studies(reported: Mapping[str, Any]) -> list[str]:
@@ -421,11 +426,13 @@ def _model(
     seen = {"bytes": bytes_said, "accuracy": cost_said, "bits": said_of_traces(traces, first)}
     return Model(
         name=name,
-        headlines=headlines(name, first, first_pairs),
+        windows=int(first["windows"].max()),
+        questions=int(first["items"].max()),
+        gains=gains(first),
+        verdict=verdict,
         bytes_said=bytes_said,
         cost_said=[*cost_said, *combined, *said_of_refused(table)],
         choice_said=[
-            *([verdict] if verdict else []),
             *(_against(row) for row in _rows(first_pairs)),
             *seen["bits"],
         ],

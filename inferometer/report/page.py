@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from inferometer.errors import InferometerError
 from inferometer.files import whole_file
-from inferometer.report import describe, formats, sentences
+from inferometer.report import describe, formats, marks, sentences
 from inferometer.report.anchors import anchored, headings
 from inferometer.report.embed import data_uri, size_px
 from inferometer.report.sections import SECTIONS, Absence, Section, absence
@@ -111,7 +111,7 @@ def render(
     environment.filters |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {name: getattr(formats, name) for name in helpers}
     environment.globals |= {"sentences": sentences, "describe": describe, "sections": SECTIONS, "complete": complete}
-    environment.globals |= {"drawn": _drawing(environment, complete), "headings": headings}
+    environment.globals |= {"drawn": _drawing(environment, complete), "marks": marks, "headings": headings}
     environment.filters["anchored"] = anchored
     style, script = _joined(templates, "*.css"), _joined(templates, "*.js")
     with whole_file(path) as partial:

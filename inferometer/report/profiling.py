@@ -50,8 +50,14 @@ class Model:
     kernels: pd.DataFrame
     baseline_said: list[str]
     baseline_figure: Figure | None
-    headlines: list[str]
     baseline: list[dict[str, Any]]
+    cache_gains: list[str]
+    answer: str | None
+
+    @property
+    def gains_said(self) -> list[str]:
+        """What the cache gains, as sentences of their own."""
+        return [f"{self.name}: {gain}." for gain in self.cache_gains]
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Profiling:
 
     models: list[Model]
     study_said: str
+    repetitions: int
     roofline_figure: Figure
     contaminated: str | None
 
@@ -214,18 +221,48 @@ def said_of_cache(speed: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
     ]
 
 
-def headline(name: str, speed: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
-    """What the cache gains and costs, in a sentence for the top of the page. Takes a model's CACHE_SPEED and SLOPES."""
+def _on_roofline(row: Any) -> str:
+    times = f", in {number(row.ratio, 2)} times the time that the roofline allows" if pd.notna(row.ratio) else ""
+    return f"{number(row.tokens_per_s)} tokens a second{times}"
+
+
+def answer(name: str, cells: pd.DataFrame, reference: str) -> str | None:
+    """How fast a model reads and writes in float, against the roofline, and what is fastest.
+
+    Takes one model's rows of PROFILE; None where it was not timed.
+    """
+    measured = cells[cells["latency_ms"].notna() & (cells["batch"] == 1) & ~cells["extrapolated"]]
+    measured = measured[measured["layers"] == measured["layers"].max()]
+    measured = measured[measured["prompt_tokens"] == measured["prompt_tokens"].max()]
+    parts = []
+    for phase, what in (("prefill", "reads {:,} tokens at"), ("decode", "writes after them at")):
+        rows: list[Any] = list(measured[measured["phase"] == phase].itertuples())
+        bases = [row for row in rows if row.scheme == reference]
+        if not bases:
+            continue
+        base = max(bases, key=lambda row: row.dtype == "float32")
+        fastest = min(rows, key=lambda row: row.latency_ms)
+        times = number(base.latency_ms / fastest.latency_ms)
+        best = (
+            "nothing is faster" if fastest == base else f"{_subject(fastest, several=False)} is {times} times as fast"
+        )
+        parts.append(f"{what.format(base.prompt_tokens)} {_on_roofline(base)} ({best})")
+    if not parts:
+        return None
+    return f"On {measured['device'].iloc[0].upper()}, as {_subject(base, several=False)}, {name} {' and '.join(parts)}."
+
+
+def gains_of_cache(speed: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+    """What the cache gains and costs, as clauses. Takes a model's CACHE_SPEED and SLOPES."""
     gained = speed[speed["cache"] & speed["speedup"].notna()].sort_values("prompt_tokens")
     tensors = slopes[(slopes["quantity"] == "cache_bytes") & ~slopes["extrapolated"]]
     if gained.empty or tensors.empty:
         return []
     most, bytes_per_token = gained.iloc[-1], tensors.iloc[0]
     return [
-        f"A KV cache makes {name} write {most['new_tokens']} tokens after {most['prompt_tokens']:,} "
-        f"{number(most['speedup'])} times as fast {interval(most['speedup_low'], most['speedup_high'])}; each token "
-        f"in it takes {bytes_per_token['bytes_per_token']:,.0f} bytes, {number(bytes_per_token['ratio'], 4)} times "
-        "what the configuration predicts."
+        f"a KV cache makes it write {most['new_tokens']} tokens after {most['prompt_tokens']:,} "
+        f"{number(most['speedup'])} times as fast {interval(most['speedup_low'], most['speedup_high'])}, for "
+        f"{bytes_per_token['bytes_per_token']:,.0f} bytes a token"
     ]
 
 
@@ -355,8 +392,9 @@ def _model(
         kernels=own["kernels"],
         baseline_said=said["baseline"],
         baseline_figure=figures["baseline"] if whole else None,
-        headlines=headline(name, own["cache"], own["slopes"]),
         baseline=records(baseline) if baseline is not None else [],
+        cache_gains=gains_of_cache(own["cache"], own["slopes"]),
+        answer=answer(name, own["profile"], reference) if whole else None,
     )
 
 
@@ -373,6 +411,7 @@ def profiling(config: Mapping[str, Any], results: Path, reported: Mapping[str, A
             for name in config["study"]["models"]
         ],
         study_said=said_of_study(reported["latency"]),
+        repetitions=config["profiling"]["repetitions"],
         roofline_figure=Figure(
             results / "summary/roofline.svg",
             "Every measured prefill and decode under the roofs of this machine: on the slope memory bandwidth is the "

@@ -37,6 +37,8 @@ SECTIONS: Final = (
     Section("machine", "Machine and time"),
     Section("sources", "Sources", None, "sources"),
     Section("reproduce", "Reproduce"),
+    Section("formulas", "Formulas"),
+    Section("glossary", "Glossary"),
 )
 
 

@@ -1,6 +1,6 @@
 """What the tables say, in words. Every sentence is derived from rows; none is written in advance."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ ON_A_GRID_DB = 3.0  # weights that round so much better as they are than rotated
 NOTHING_DB = 0.05
 
 
-def _effect(row: Any) -> str:
+def effect(row: Any) -> str:
     """What a scheme does to perplexity, in words that its interval allows."""
     bounds = ratio_interval(row.ratio_low, row.ratio_high)
     if row.ratio_low > COLLAPSE_RATIO:
@@ -29,8 +29,8 @@ def _effect(row: Any) -> str:
     return f"shows no difference from the float model that this sample could tell from chance ({bounds})"
 
 
-def answers(schemes: pd.DataFrame, gains: pd.DataFrame, reference: str, entries: Mapping[str, Any]) -> list[str]:
-    """The study's answers: for each model the float perplexity, the best and worst of each family, gains and the front.
+def accuracy(schemes: pd.DataFrame, reference: str, entries: Mapping[str, Any]) -> list[str]:
+    """For each model the float perplexity, the best and worst of each family, engines, and the front of bytes.
 
     `schemes` is the SCHEMES table in the study's order, `entries` are the configuration's schemes.
     """
@@ -45,7 +45,6 @@ def answers(schemes: pd.DataFrame, gains: pd.DataFrame, reference: str, entries:
         rounded = rows[rows["scheme"] != reference]
         for name, members in rounded.groupby(rounded["scheme"].map(lambda scheme: family(entries[scheme])), sort=False):
             said.append(_family(str(name), members.sort_values("ratio")))
-        said += [_gain(row, rows.set_index("scheme")) for row in gains[gains["model"] == model].itertuples()]
         said += _engines(rows, entries)
         front = ", ".join(pareto(rows))
         said.append(f"No other scheme has both fewer bytes and a lower perplexity than these: {front}.")
@@ -58,10 +57,10 @@ def answers(schemes: pd.DataFrame, gains: pd.DataFrame, reference: str, entries:
 def _family(name: str, members: pd.DataFrame) -> str:
     """The best and the worst scheme of a family, whose rows are in order of their ratio."""
     best, worst = (next(rows.itertuples()) for rows in (members.head(1), members.tail(1)))
-    sentence = f"{name}: {best.scheme} {_effect(best)}"
+    sentence = f"{name}: {best.scheme} {effect(best)}"
     if len(members) == 1:
         return f"{sentence}."
-    return f"{sentence}, the best of {len(members)}; the worst, {worst.scheme}, {_effect(worst)}."
+    return f"{sentence}, the best of {len(members)}; the worst, {worst.scheme}, {effect(worst)}."
 
 
 def _engines(rows: pd.DataFrame, entries: Mapping[str, Any]) -> list[str]:
@@ -76,6 +75,20 @@ def _engines(rows: pd.DataFrame, entries: Mapping[str, Any]) -> list[str]:
                 close = f"within {percent(off, 4)} of" if off else "to the last digit that of"
                 said.append(f"{scheme} multiplies integers; its perplexity is {close} {other}, simulated.")
     return said
+
+
+def remedies(gains: pd.DataFrame, schemes: pd.DataFrame, model: str, names: Collection[str]) -> list[str]:
+    """What each of these schemes gains over the same grids without its remedy, or does where there is no such base.
+
+    Takes a GAINS and a SCHEMES table.
+    """
+    own = gains[(gains["model"] == model) & gains["scheme"].isin(list(names))]
+    rows = schemes[schemes["model"] == model]
+    alone = rows[rows["scheme"].isin(list(names)) & ~rows["scheme"].isin(own["scheme"]) & rows["ratio"].notna()]
+    return [
+        *(_gain(row, rows.set_index("scheme")) for row in own.itertuples()),
+        *(f"{row.scheme}, beside which nothing differs by this alone, {effect(row)}." for row in alone.itertuples()),
+    ]
 
 
 def _gain(row: Any, perplexity: pd.DataFrame) -> str:

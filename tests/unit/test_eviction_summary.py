@@ -15,7 +15,7 @@ from inferometer.attention.eviction_summary import FIRST_TOKENS, kept, summarize
 from inferometer.attention.eviction_tables import EVICTED
 from inferometer.intervals import bootstrap_mean
 from inferometer.plotting import save
-from inferometer.report.eviction import _headline, said_of_eviction
+from inferometer.report.eviction import _finding, said_of_eviction
 from inferometer.tables import read_table, write_table
 from tests.synthetic_eviction import LOSSES, WINDOW, eviction
 
@@ -94,7 +94,7 @@ def test_what_is_refused_has_rows_with_the_reason(tmp_path: Path) -> None:
     assert (found[~full]["reason"] == REASON).all()
     assert found[~full][["perplexity", "increase", "saved", "difference"]].isna().all(axis=None)
     assert said_of_eviction(found, REPORTED) == [f"Tokens can't be evicted here: {REASON}."]
-    assert _headline("tiny", found) is None
+    assert _finding(found) is None
 
 
 def test_arms_are_told_in_words() -> None:
@@ -175,8 +175,8 @@ def test_a_study_without_four_sinks_is_not_held_against_the_paper(table: pd.Data
     assert len(said_of_eviction(summarize_eviction({"tiny": table}), {**REPORTED, "sinks": 2})) == 3
 
 
-def test_the_headline_names_both_losses(evicted: pd.DataFrame) -> None:
-    headline = _headline("tiny", evicted)
-    assert headline is not None
-    assert headline.startswith("tiny with a cache of only the latest 32 tokens")
-    assert "the latest 28 and the first 4 it is 0.05" in headline
+def test_the_finding_names_both_losses(evicted: pd.DataFrame) -> None:
+    finding = _finding(evicted)
+    assert finding is not None
+    assert finding.startswith("with a cache of only the latest 32 tokens it predicts text by 1.5")
+    assert "with the latest 28 and the first 4 by 0.05" in finding
