@@ -7,9 +7,10 @@
   const LONG = 24;  // rows: a table with more shows the first of them
   const collator = new Intl.Collator("en", { numeric: true });
 
-  const textOf = (cell) => {
+  const textOf = (cell, marks = true) => {
     const copy = cell.cloneNode(true);
-    for (const small of copy.querySelectorAll("small, .simulated")) small.before(" ");
+    for (const small of copy.querySelectorAll("small, .mark")) small.before(" ");
+    if (!marks) for (const mark of copy.querySelectorAll(".mark")) mark.remove();
     return copy.textContent.replace(/\s+/g, " ").trim();
   };
 
@@ -29,7 +30,7 @@
   const keyOf = (row, column) => {
     const cell = row.cells[column];
     if (!cell || cell.colSpan > 1) return { rank: 2, number: 0, text: "" };
-    const text = textOf(cell);
+    const text = textOf(cell, false);
     const number = cell.dataset.value === undefined ? numberOf(text) : Number(cell.dataset.value);
     if (!Number.isNaN(number)) return { rank: 0, number, text };
     return { rank: MISSING.has(text) ? 2 : 1, number: 0, text };
@@ -129,7 +130,7 @@
     tools.className = "tools";
     tools.append(tool("Copy", (button) => copy(button, table)), tool("CSV", () => keep(`${box.id}.csv`, csv(table))));
     const link = document.createElement("a");
-    link.className = "mark";
+    link.className = "here";
     link.href = `#${box.id}`;
     link.textContent = "#";
     link.setAttribute("aria-label", "Link to this table");
