@@ -2,39 +2,26 @@
 
 import functools
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
-from jsonschema.validators import extend
 
 from inferometer.attention.names import DUMMIES, FIRST_TOKENS
 from inferometer.capacity.catalogue import gpu_names, model_names
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
+from inferometer.strict_schema import StrictValidator, dotted
 
 Config = dict[str, Any]
 
 LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
 
 SCHEMA_FILE = Path("config/schema.yaml")
-
-
-# JSON Schema takes 512.0 for an integer and .nan for a number within any bounds; nothing here can use either.
-_TYPES: Final = Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {
-        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        ),
-    }
-)
-_Validator: Final = extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
 
 
 class ConfigError(InferometerError):
@@ -47,15 +34,8 @@ def schema(root: Path) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], yaml.safe_load((root / SCHEMA_FILE).read_text(encoding="utf-8")))
 
 
-def _dotted(path: Iterable[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
 def _sentence(error: ValidationError) -> str:
-    where = _dotted(error.absolute_path)
+    where = dotted(error.absolute_path)
     prefix = f"configuration key `{where}`" if where else "the configuration"
     value: Any = error.instance
     expected: Any = error.validator_value
@@ -67,7 +47,7 @@ def _sentence(error: ValidationError) -> str:
     match error.validator:
         case "additionalProperties":
             known = sorted(cast(Mapping[str, Any], error.schema).get("properties", {}))
-            unknown = [f"`{_dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
+            unknown = [f"`{dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
             return f"unknown configuration key {', '.join(unknown)}; known here: {', '.join(known)}."
         case "required":
             missing = [key for key in expected if key not in value]
@@ -343,7 +323,7 @@ def validate(config: Config, root: Path, folder: Path) -> None:
 
     `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
     """
-    error = best_match(_Validator(schema(root)).iter_errors(config))
+    error = best_match(StrictValidator(schema(root)).iter_errors(config))
     if error is not None:
         raise ConfigError(_sentence(error))
     _check_names(config)
