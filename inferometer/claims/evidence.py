@@ -33,7 +33,14 @@ from inferometer.generation.tables import (
     TEMPERATURES,
     WRITTEN,
 )
-from inferometer.kv_cache.tables import CACHE_CHOICES, CACHE_LENGTHS, CACHE_PAIRS, CACHE_TRACE, KV_CACHE
+from inferometer.kv_cache.tables import (
+    CACHE_CHOICES,
+    CACHE_LATENCY,
+    CACHE_LENGTHS,
+    CACHE_PAIRS,
+    CACHE_TRACE,
+    KV_CACHE,
+)
 from inferometer.profiling.tables import (
     BASELINE,
     CACHE,
@@ -56,7 +63,7 @@ READABLE = (
     *(WINDOWS, CHOICES, PERPLEXITY, GAINS, ACCURACY, SCHEMES),
     *(PARAMETERS, WEIGHTS, REQUESTS, INTENSITY, RIDGES, STUDIES, STORED, MACHINE),
     *(LATENCY, MEMORY, CACHE, CACHE_CHECKS, KERNELS, BASELINE, PROFILE, KNEES, SLOPES, CACHE_SPEED, KERNEL_SPEED),
-    *(CACHE_CHOICES, CACHE_TRACE, CACHE_LENGTHS, KV_CACHE, CACHE_PAIRS),
+    *(CACHE_CHOICES, CACHE_LATENCY, CACHE_TRACE, CACHE_LENGTHS, KV_CACHE, CACHE_PAIRS),
     *(WRITTEN, FEATURES, INSERTIONS, LOGGED, SAMPLES, DIVERSITY, TEMPERATURES, INSERTED),
     *(HEADS, RESIDUALS, SINKS, PHASES, ATTENTION_SCHEMES, EVICTED),
     *(DIGIT_ACCURACY, DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED),
@@ -100,6 +107,12 @@ class Source:
 def sources() -> Mapping[str, Source]:
     """All tables that queries may read, by the name that they use."""
     return {source.name: source for source in map(Source.of, READABLE)}
+
+
+def tables_of(query: str) -> list[str]:
+    """The tables that a query names, by name. One that it names in vain, in a comment, is only read in vain."""
+    dot = r'"?\s*\.\s*"?'
+    return [name for name in sources() if re.search(rf"(?<!\w){dot.join(name.split('.'))}(?!\w)", query, re.IGNORECASE)]
 
 
 @dataclass(frozen=True)
@@ -164,22 +177,13 @@ class Evidence:
             connection.execute(setting)
         return connection
 
-    def tables_of(self, query: str) -> list[str]:
-        """The known tables that a query reads, in the order of their names. Raises QueryError if it can't be read."""
-        with self._connect(()) as connection:
-            try:  # DuckDB names no tables of a query with parameters
-                named = connection.get_table_names(re.sub(r"\$\w+", "''", query), qualified=True)
-            except duckdb.Error as error:
-                raise QueryError(_first_line(error)) from error
-        return sorted({name.replace('"', "") for name in named} & sources().keys())
-
     def ask(self, query: str, model: str | None = None) -> Answer:
         """The one row that a query finds, with `$model` as given.
 
         Raises QueryError when it is not a single SELECT, can't be run, takes too long, or answers with several rows,
         other columns than `measured`, `low` and `high`, or something else than numbers.
         """
-        with self._connect(self.tables_of(query)) as connection:
+        with self._connect(tables_of(query)) as connection:
             try:
                 statements = connection.extract_statements(query)
                 if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:

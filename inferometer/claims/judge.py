@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from inferometer.claims.evidence import Evidence, QueryError
+from inferometer.claims.evidence import Evidence, QueryError, tables_of
 from inferometer.claims.ledger import Claim
 from inferometer.claims.tables import CLAIMS
 
@@ -65,7 +65,7 @@ def _billions(parameters: float) -> str:
 
 def _found_nothing(claim: Claim, evidence: Evidence) -> str:
     """Why a query that ran measured nothing."""
-    names = evidence.tables_of(claim.query)
+    names = tables_of(claim.query)
     missing = [name for name in names if not evidence.is_there(name)]
     if missing:
         return f"The results have no table {' and no table '.join(missing)}."

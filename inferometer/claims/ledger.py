@@ -134,11 +134,11 @@ def _rule(entry: Mapping[str, Any], where: str, unit: str) -> Rule:
             f"{where}: `rule` needs exactly one of within and within_percent beside equals, and neither beside others."
         )
     value = entry[relation]
-    unit = f" {unit}" if unit else ""
+    unit = f" {unit}" if unit else ""  # tolerances go without: "57 % within 10 %" could be a tenth
     match relation:
         case "equals":
             size = entry.get("within", abs(value) * entry.get("within_percent", 0) / 100)
-            tolerance = f"{_number(entry['within'])}{unit}" if "within" in entry else f"{entry['within_percent']:g} %"
+            tolerance = f"{entry['within_percent']:g} % of it" if "within_percent" in entry else _number(entry["within"])
             return Rule(value - size, value + size, False, f"equal to {_number(value)}{unit} within {tolerance}")
         case "between":
             low, high = value

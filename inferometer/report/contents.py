@@ -15,6 +15,7 @@ from inferometer.layers import chosen_layers
 from inferometer.manifest import Manifest
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
+from inferometer.report.claims import claims
 from inferometer.report.describe import changes
 from inferometer.report.eviction import eviction
 from inferometer.report.fundamentals import fundamentals
@@ -257,6 +258,7 @@ def contents(config: Mapping[str, Any], results: Path, reported: Path) -> dict[s
         "tokens_per_s": _tokens_per_s(runs),
         "accuracy": _in_study_order(read_table(ACCURACY, summary / "accuracy.parquet"), study),
         "gains": _in_study_order(read_table(GAINS, summary / "gains.parquet"), study),
+        "claims": claims(results),
         "capacity": capacity(config, results),
         "ranges": ranges,
         "runs": runs,
