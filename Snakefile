@@ -39,6 +39,7 @@ include: "rules/generation.smk"
 include: "rules/attention.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 
@@ -58,5 +59,6 @@ rule all:
         rules.generation.input,
         rules.attention.input,
         rules.fundamentals.input,
+        rules.claims.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -12,6 +12,7 @@ from jsonschema.exceptions import best_match
 
 from inferometer.attention.names import DUMMIES, FIRST_TOKENS
 from inferometer.capacity.catalogue import gpu_names, model_names
+from inferometer.claims.ledger import read_claims
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
@@ -22,6 +23,7 @@ Config = dict[str, Any]
 LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
 
 SCHEMA_FILE = Path("config/schema.yaml")
+LEDGER_FILE = Path("report/claims.yaml")
 
 
 class ConfigError(InferometerError):
@@ -318,10 +320,21 @@ def _check_local_files(config: Config, folder: Path) -> None:
                     )
 
 
+def _check_claims(config: Config, root: Path, folder: Path) -> None:
+    """Files of claims must exist and be such, and no claim may have the id of another, the shipped ones included."""
+    for name in config["claims"]:
+        if not (folder / name).is_file():
+            raise ConfigError(f"configuration key `claims` names {name}, which is not a file; make it or take it out.")
+    try:
+        read_claims([root / LEDGER_FILE, *(folder / name for name in config["claims"])])
+    except InferometerError as error:
+        raise ConfigError(f"configuration key `claims`: {error}") from error
+
+
 def validate(config: Config, root: Path, folder: Path) -> None:
     """Raise ConfigError with one sentence that names the key, unless the study can be run.
 
-    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    `root` holds the project, `folder` is where relative paths of local models, corpora, question sets and claims start.
     """
     error = best_match(StrictValidator(schema(root)).iter_errors(config))
     if error is not None:
@@ -336,3 +349,4 @@ def validate(config: Config, root: Path, folder: Path) -> None:
     _check_eviction(config)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)
+    _check_claims(config, root, folder)

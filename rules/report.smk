@@ -165,6 +165,7 @@ rule report:
         "results/summary/digits.parquet",
         "results/summary/decoder.parquet",
         "results/fundamentals/decoder_checks.parquet",
+        rules.judge_claims.output,
         FIGURES,
     output:
         "results/report.html",

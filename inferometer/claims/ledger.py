@@ -43,7 +43,9 @@ class Rule:
         if low is None or high is None:
             inside = self.holds(measured)
             where = "meets" if inside else "misses"
-            return ("supported" if inside else "contradicted"), f"There is no interval: the value alone {where} the rule."
+            return (
+                "supported" if inside else "contradicted"
+            ), f"There is no interval: the value alone {where} the rule."
         if self.holds(low) and self.holds(high):
             return "supported", "The whole interval meets the rule."
         beyond = high <= self.low or low >= self.high if self.open else high < self.low or low > self.high
@@ -138,7 +140,9 @@ def _rule(entry: Mapping[str, Any], where: str, unit: str) -> Rule:
     match relation:
         case "equals":
             size = entry.get("within", abs(value) * entry.get("within_percent", 0) / 100)
-            tolerance = f"{entry['within_percent']:g} % of it" if "within_percent" in entry else _number(entry["within"])
+            tolerance = (
+                f"{entry['within_percent']:g} % of it" if "within_percent" in entry else _number(entry["within"])
+            )
             return Rule(value - size, value + size, False, f"equal to {_number(value)}{unit} within {tolerance}")
         case "between":
             low, high = value

@@ -64,11 +64,17 @@ class Claims:
     said: list[str]
 
 
+def _plain(value: float) -> str:
+    """A number without zeros that say nothing: what a source prints as 57 is not 57.00."""
+    text = number(value, DIGITS)
+    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
+
+
 def _reported(row: dict[str, Any]) -> str:
     if row["reported"] is None:
         return "in words"
-    low = number(row["reported"], DIGITS)
-    return low if row["reported_to"] is None else f"{low} to {number(row['reported_to'], DIGITS)}"
+    low = _plain(row["reported"])
+    return low if row["reported_to"] is None else f"{low} to {_plain(row['reported_to'])}"
 
 
 def _judged(row: dict[str, Any], anchor: str) -> Judged:
@@ -77,7 +83,7 @@ def _judged(row: dict[str, Any], anchor: str) -> Judged:
     return Judged(
         anchor=anchor,
         reported=_reported(row),
-        measured="" if row["measured"] is None else number(row["measured"], DIGITS),
+        measured="" if row["measured"] is None else _plain(row["measured"]),
         bounds=interval(row["low"], row["high"], DIGITS) if known else "",
         mark=MARKS[row["verdict"]],
         **{name: row[name] for name in (*copied, "verdict", "reason", "device", "query")},
@@ -90,13 +96,13 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def said_of(rows: Sequence[Judged], verdicts: dict[str, int]) -> list[str]:
-    """How many claims there are, of how many studies, and what became of them."""
+    """How many claims there are, and what became of them."""
     if not rows:
         return ["The ledger holds no claims, so nothing was judged."]
-    claims, studies = len({row.claim for row in rows}), len({row.study for row in rows})
-    models = len({row.model for row in rows if row.model})
-    times = f", judged {len(rows)} times for {models} models" if models > 1 else ""
-    said = [f"{claims} claims of {studies} studies{times}: {_counted(verdicts)}."]
+    claims, models = len({row.claim for row in rows}), len({row.model for row in rows if row.model})
+    what = f"{claims} claim{'' if claims == 1 else 's'}"
+    times = f" in {len(rows)} rows, one for each of {models} models where that matters" if models > 1 else ""
+    said = [f"{what}{times}: {_counted(verdicts)}."]
     if not verdicts["supported"] + verdicts["contradicted"] + verdicts["inconclusive"]:
         said.append("None of them could be tested here; each row says why.")
     theory = [row for row in rows if row.kind == "theory"]
