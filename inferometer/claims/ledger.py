@@ -1,4 +1,4 @@
-"""A ledger of claims: what a file of them must be, and the rule that each is judged by. Needs neither pandas nor SQL."""
+"""A ledger of claims: what a file of them must be, and the rule that decides about each; no pandas, no SQL."""
 
 import math
 from collections.abc import Iterable, Mapping

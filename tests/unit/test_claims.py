@@ -12,6 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferometer.capacity import chapter, tables
+from inferometer.capacity.catalogue import find_shape
 from inferometer.capacity.tables import MACHINE
 from inferometer.claims import evidence as evidence_module
 from inferometer.claims.evidence import READABLE, Evidence, QueryError, sources, tables_of
@@ -50,13 +52,18 @@ def ledger() -> list[Claim]:
     return read_claims([LEDGER])
 
 
+def _rows(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a table, with columns as attributes."""
+    return list(frame.itertuples())
+
+
 def _judged(entries: list[dict[str, Any]], evidence: Evidence, folder: Path) -> pd.DataFrame:
     return judge(synthetic_claims.read(entries, folder), evidence, [MEASURED])
 
 
 def _finding(rule: Mapping[str, Any], answer: str, evidence: Evidence, folder: Path, **own: Any) -> Any:
     """The one row that becomes of a claim with this rule and query."""
-    (row,) = _judged([entry("one", answer, rule, **own)], evidence, folder).itertuples()
+    (row,) = _rows(_judged([entry("one", answer, rule, **own)], evidence, folder))
     return row
 
 
@@ -78,7 +85,8 @@ def test_figures_say_where_they_apply_and_theory_needs_no_model(ledger: list[Cla
     for claim in ledger:
         assert (claim.kind == "figure") <= bool(claim.device or claim.parameters), claim.id
         if claim.kind == "theory":
-            assert not claim.asks_each_model and claim.device is None, claim.id
+            assert not claim.asks_each_model, claim.id
+            assert claim.device is None, claim.id
             assert set(tables_of(claim.query)) <= {name for name in sources() if name.startswith("capacity.")}, claim.id
 
 
@@ -92,9 +100,6 @@ def test_every_claim_reads_known_tables_and_runs(ledger: list[Claim], evidence: 
 
 
 def test_known_errors_of_the_studies_are_contradicted_by_theory(ledger: list[Claim], tmp_path: Path) -> None:
-    from inferometer.capacity import chapter, tables
-    from inferometer.capacity.catalogue import find_shape
-
     shapes = {name: find_shape(name) for name in ("llama-3-8b", "llama-2-7b", "smollm2-135m")}
     settings = study()["capacity"] | {
         "gpus": ["a100-80gb"],
@@ -309,7 +314,7 @@ def test_a_broken_query_fails_its_own_claim_only_and_is_named(
     query: str, told: str, evidence: Evidence, tmp_path: Path
 ) -> None:
     entries = [entry("bad", query or " ", ONE), entry("good", "SELECT 1 AS measured", ONE)]
-    bad, good = _judged(entries, evidence, tmp_path).itertuples()
+    bad, good = _rows(_judged(entries, evidence, tmp_path))
     assert (bad.verdict, good.verdict) == ("failed", "supported")
     assert bad.reason.startswith("The query of claim 'bad' has a fault: ")
     assert told in bad.reason
@@ -466,12 +471,12 @@ def test_the_claim_that_the_documentation_walks_through_works(results: Path, tmp
     file = tmp_path / "my-claims.yaml"
     file.write_text(example, encoding="utf-8")
     claims = read_claims([LEDGER, file])
-    (row,) = judge(claims[-1:], Evidence(results, results.rglob("*.parquet")), [MEASURED]).itertuples()
+    (row,) = _rows(judge(claims[-1:], Evidence(results, results.rglob("*.parquet")), [MEASURED]))
     assert (row.claim, row.verdict) == ("my-small-gap", "contradicted")
     table = read_table(SCHEMES, results / "summary/schemes.parquet")
     table.loc[table["scheme"] == "w8a8", ["ratio", "ratio_low", "ratio_high"]] = (1.001, 1.0, 1.002)
     write_table(SCHEMES, table, tmp_path / "summary/schemes.parquet")
-    (row,) = judge(claims[-1:], Evidence(tmp_path, tmp_path.rglob("*.parquet")), [MEASURED]).itertuples()
+    (row,) = _rows(judge(claims[-1:], Evidence(tmp_path, tmp_path.rglob("*.parquet")), [MEASURED]))
     assert row.verdict == "supported"
 
 

@@ -34,6 +34,7 @@ from inferometer.capacity.tables import (
     STUDIES,
 )
 from inferometer.capacity.tables import WEIGHTS as PREDICTED_WEIGHTS
+from inferometer.claims.tables import CLAIMS
 from inferometer.evaluation.tables import (
     ACCURACY,
     CHOICES,
@@ -211,6 +212,7 @@ TABLES: dict[str, Table] = {
     "summary/accuracy.parquet": ACCURACY,
     "summary/ranges.parquet": RANGES,
     "summary/runs.parquet": RUN,
+    "claims.parquet": CLAIMS,
 }
 EMPTY = {"tiny/evaluation/fp/layers.parquet"}  # nothing is rounded
 MEASURING_LOGS = [
@@ -259,6 +261,13 @@ def test_predicted_bytes_are_the_measured_ones_without_buffers(study: Study) -> 
     buffers = sum(buffer.nbytes for buffer in plain_model(study).buffers())
     assert set(rows["difference_bytes"].drop("nf4-bnb")) == {buffers}
     assert "nf4" in rows["reason"]["nf4-bnb"]
+
+
+def test_claims_are_judged_for_the_measured_model_and_none_of_them_fails(study: Study) -> None:
+    claims = read_table(CLAIMS, study.results / "claims.parquet")
+    assert set(claims["model"]) == {"", "tiny"}
+    assert claims[claims["verdict"] == "failed"]["reason"].tolist() == []
+    assert {"supported", "contradicted", "not testable here"} <= set(claims["verdict"])
 
 
 def test_a_second_run_does_nothing(study: Study) -> None:
