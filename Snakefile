@@ -41,6 +41,7 @@ include: "rules/attention.smk"
 include: "rules/export.smk"
 include: "rules/fundamentals.smk"
 include: "rules/provenance.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 
@@ -71,5 +72,6 @@ rule all:
         of_chapter("attention", rules.attention.input),
         of_chapter("fundamentals", rules.fundamentals.input),
         rules.provenance.input,
+        rules.claims.input,
         rules.summarize_runs.output,
         rules.report.output,

@@ -2,40 +2,29 @@
 
 import functools
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
-from jsonschema.validators import extend
 
 from inferometer.attention.names import DUMMIES, FIRST_TOKENS
 from inferometer.capacity.catalogue import gpu_names, model_names
 from inferometer.chapters import WEIGHTLESS
+from inferometer.claims.ledger import read_claims
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
+from inferometer.strict_schema import StrictValidator, dotted
 
 Config = dict[str, Any]
 
 LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
 
 SCHEMA_FILE = Path("config/schema.yaml")
-
-
-# JSON Schema takes 512.0 for an integer and .nan for a number within any bounds; nothing here can use either.
-_TYPES: Final = Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {
-        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        ),
-    }
-)
-_Validator: Final = extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
+LEDGER_FILE = Path("report/claims.yaml")
 
 
 class ConfigError(InferometerError):
@@ -48,15 +37,8 @@ def schema(root: Path) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], yaml.safe_load((root / SCHEMA_FILE).read_text(encoding="utf-8")))
 
 
-def _dotted(path: Iterable[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
 def _sentence(error: ValidationError) -> str:
-    where = _dotted(error.absolute_path)
+    where = dotted(error.absolute_path)
     prefix = f"configuration key `{where}`" if where else "the configuration"
     value: Any = error.instance
     expected: Any = error.validator_value
@@ -68,7 +50,7 @@ def _sentence(error: ValidationError) -> str:
     match error.validator:
         case "additionalProperties":
             known = sorted(cast(Mapping[str, Any], error.schema).get("properties", {}))
-            unknown = [f"`{_dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
+            unknown = [f"`{dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
             return f"unknown configuration key {', '.join(unknown)}; known here: {', '.join(known)}."
         case "required":
             missing = [key for key in expected if key not in value]
@@ -343,12 +325,23 @@ def _check_local_files(config: Config, folder: Path) -> None:
                     )
 
 
+def _check_claims(config: Config, root: Path, folder: Path) -> None:
+    """Files of claims must exist and be such, and no claim may have the id of another, the shipped ones included."""
+    for name in config["claims"]:
+        if not (folder / name).is_file():
+            raise ConfigError(f"configuration key `claims` names {name}, which is not a file; make it or take it out.")
+    try:
+        read_claims([root / LEDGER_FILE, *(folder / name for name in config["claims"])])
+    except InferometerError as error:
+        raise ConfigError(f"configuration key `claims`: {error}") from error
+
+
 def check(config: Config, root: Path) -> None:
     """Raise ConfigError with one sentence that names the key, unless the configuration is that of a study.
 
     `root` holds the project; no file that the configuration names is looked for.
     """
-    error = best_match(_Validator(schema(root)).iter_errors(config))
+    error = best_match(StrictValidator(schema(root)).iter_errors(config))
     if error is not None:
         raise ConfigError(_sentence(error))
     _check_names(config)
@@ -364,8 +357,9 @@ def check(config: Config, root: Path) -> None:
 def validate(config: Config, root: Path, folder: Path) -> None:
     """Raise ConfigError with one sentence that names the key, unless the study can be run.
 
-    `root` holds the project, `folder` is where relative paths of local models, corpora and question sets start.
+    `root` holds the project, `folder` is where relative paths of local models, corpora, question sets and claims start.
     """
     check(config, root)
     _check_local_files(config, folder)
     _check_group_sizes(config, folder)
+    _check_claims(config, root, folder)

@@ -230,6 +230,7 @@ rule report:
             "results/summary/decoder.parquet",
             "results/fundamentals/decoder_checks.parquet",
         ),
+        rules.judge_claims.output,
         FIGURES,
     output:
         page="results/report.html",

@@ -58,7 +58,7 @@ from inferometer.runs import RUN, Machine
 from inferometer.samples import refusal
 from inferometer.smoothing.tables import ALPHAS, SITES
 from inferometer.tables import write_table
-from tests import synthetic_attention, synthetic_eviction, synthetic_kv_cache
+from tests import synthetic_attention, synthetic_claims, synthetic_eviction, synthetic_kv_cache
 
 LAYERS = 4
 WINDOWS = 12
@@ -89,6 +89,7 @@ QUESTION_SETS = ("riddles", "school")
 MACHINE = {"device": "cpu", "dtype": "float32"}
 SECTIONS = (
     "answers",
+    "claims",
     "decision",
     "evaluation",
     "calibration",
@@ -231,6 +232,7 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             "digits": {"image_set": "sketches", "epochs": 2, "seeds": [0, 1], "bits": list(BITS)},
             "decoder": {"tokens": list(LENGTHS), "repetitions": REPETITIONS},
         },
+        "claims": [],
         "figures": {"dpi": 60},
         "device": "cpu",
     }
@@ -819,6 +821,7 @@ def write_results(config: Config, results: Path) -> None:
         write_table(BASIS, basis(), own / f"rotation/{SEED}/basis.parquet")
     for scheme in config["evaluation"]["sensitivity"]["schemes"]:
         _draw(own / "evaluation" / scheme / "sensitivity.svg", scheme)
+    synthetic_claims.write(MEASURED, results)
 
 
 def add_measured_model(config: Config, results: Path, name: str) -> None:

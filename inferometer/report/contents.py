@@ -19,6 +19,7 @@ from inferometer.report import marks, sentences
 from inferometer.report.answers import answers, sampled
 from inferometer.report.attention import attention
 from inferometer.report.capacity import capacity
+from inferometer.report.claims import claims
 from inferometer.report.decision import decision
 from inferometer.report.describe import changes
 from inferometer.report.eviction import eviction
@@ -285,6 +286,7 @@ def contents(
         "accuracy": accuracy,
         "gains": of_schemes(GAINS, "gains.parquet"),
         "calibration": config["calibration"],
+        "claims": gather.whole("claims", lambda: claims(results)),
         "ranges": ranges,
         "runs": runs,
         "perplexity_figure": Figure(

@@ -23,6 +23,7 @@ class Section:
 
 SECTIONS: Final = (
     Section("answers", "Answers"),
+    Section("claims", "Claims", None, "claims"),
     Section("decision", "Decision", "evaluation", "evaluation"),
     Section("evaluation", "Evaluation", "evaluation", "evaluation"),
     Section("calibration", "Calibration", "evaluation", "calibration"),

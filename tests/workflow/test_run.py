@@ -36,6 +36,7 @@ from inferometer.capacity.tables import (
     STUDIES,
 )
 from inferometer.capacity.tables import WEIGHTS as PREDICTED_WEIGHTS
+from inferometer.claims.tables import CLAIMS
 from inferometer.evaluation.tables import (
     ACCURACY,
     CHOICES,
@@ -215,6 +216,7 @@ TABLES: dict[str, Table] = {
     "summary/accuracy.parquet": ACCURACY,
     "summary/ranges.parquet": RANGES,
     "summary/runs.parquet": RUN,
+    "claims.parquet": CLAIMS,
 }
 EMPTY = {"tiny/evaluation/fp/layers.parquet"}  # nothing is rounded
 MEASURING_LOGS = [
@@ -280,6 +282,13 @@ def test_the_page_says_what_ran_and_how_it_is_checked(study: Study) -> None:
     assert {line.split("  results/")[1] for line in digests.splitlines()} == set(TABLES)
     written = yaml.safe_load((study.results / "provenance/configuration.yaml").read_text(encoding="utf-8"))
     assert written["study"]["models"] == ["tiny", "shape"]
+
+
+def test_claims_are_judged_for_the_measured_model_and_none_of_them_fails(study: Study) -> None:
+    claims = read_table(CLAIMS, study.results / "claims.parquet")
+    assert set(claims["model"]) == {"", "tiny"}
+    assert claims[claims["verdict"] == "failed"]["reason"].tolist() == []
+    assert {"supported", "contradicted", "not testable here"} <= set(claims["verdict"])
 
 
 def test_a_second_run_does_nothing(study: Study) -> None:

@@ -108,6 +108,16 @@ ALL_FIGURES = (
 )
 AFTER_DIGITS = {"summarize_fundamentals", "plot_digits", "plot_decoder", "summarize_runs", "report"}
 FUNDAMENTALS = {"fetch_images optdigits", "quantize_digits", "check_decoder", "time_decoder"} | AFTER_DIGITS
+FOR_CLAIMS = {  # rules whose tables claims are asked of
+    *("smooth", "rotate", "evaluate", "evaluate_reference", "summarize_perplexity", "summarize_schemes"),
+    *("summarize_ranges", "predict_capacity", "compare_bytes", "measure_machine"),
+    *(f"profile_{part}" for part in ("latency", "memory", "cache", "kernels", "baseline")),
+    *("summarize_profiling", "compare_caches", "trace_caches", "summarize_kv_cache"),
+    *("trace_generation", "sample_generations", "measure_diversity", "summarize_generation", "summarize_diversity"),
+    *("capture_attention", "summarize_attention", "summarize_eviction"),
+    *("check_decoder", "time_decoder", "summarize_fundamentals"),
+}
+VERDICTS = {"judge_claims", "report"}
 ONE_MODEL = (
     {"fetch_model tiny", "calibrate tiny", "rotate tiny/0"}
     | EVALUATED
@@ -360,6 +370,13 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         | {"plot_insertions tiny", "plot_diversity tiny", "plot_cache_accuracy tiny", "plot_cache_bytes tiny"}
         | {f"plot_{figure} tiny" for figure in ("sinks", "first_tokens", "residuals", "attention_schemes", "eviction")},
     ),
+    "claims of one's own": (
+        in_a_copy(
+            lambda folder: void((folder / "mine.yaml").write_text("[]\n", encoding="utf-8")),
+            setting(["mine.yaml"], "claims"),
+        ),
+        VERDICTS,
+    ),
     # the code
     "only the place and age of the checkout": (checked_out(lambda _: None), set()),
     "comments, docstrings and captions": (checked_out(other_words), set()),
@@ -494,6 +511,14 @@ SCENARIOS: Mapping[str, tuple[Scenario, set[str]]] = {
         {"plot_rules", "report"},
     ),
     "a function that only compares runs": (checked_out(edited("inferometer/compare/paired.py", other_result)), set()),
+    "the ledger of claims": (
+        checked_out(edited("report/claims.yaml", lambda text: text.replace("at_least: 0.9}", "at_least: 0.8}", 1))),
+        VERDICTS,
+    ),
+    "a function that only verdicts use": (
+        checked_out(edited("inferometer/claims/judge.py", other_result)),
+        VERDICTS,
+    ),
     "the script of one rule": (
         checked_out(edited("workflow/scripts/plot_perplexity.py", lambda text: f"{text}\nprint('drawn')\n")),
         {"plot_perplexity", "report"},
@@ -566,4 +591,5 @@ def outcomes(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.parametrize("what", SCENARIOS)
 def test_a_change_reruns_exactly_the_jobs_that_it_concerns(outcomes: dict[str, Outcome], what: str) -> None:
     _, expected = SCENARIOS[what]
-    assert outcomes[what].jobs == expected, outcomes[what].output
+    verdicts = {"judge_claims"} if {job.split()[0] for job in expected} & FOR_CLAIMS else set()
+    assert outcomes[what].jobs == expected | verdicts, outcomes[what].output

@@ -1,0 +1,1 @@
+"""What studies claim, and what the tables of results say about it."""
