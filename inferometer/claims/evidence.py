@@ -69,7 +69,7 @@ READABLE = (
     *(DIGIT_ACCURACY, DECODER_CHECKS, DECODER_LATENCY, DECODER_SPEED),
 )
 LONGEST_S = 60  # after which a query is stopped
-MEMORY = "2GB"  # that a query may take
+MOST_MEMORY = "2GB"  # that a query may take
 SANDBOX = (  # in this order: the last forbids to change any of them
     "SET enable_external_access = false",
     "SET disabled_filesystems = 'LocalFileSystem'",
@@ -160,7 +160,7 @@ class Evidence:
             ":memory:",
             config={
                 "threads": 1,
-                "memory_limit": MEMORY,
+                "memory_limit": MOST_MEMORY,
                 "python_enable_replacements": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,

@@ -96,7 +96,9 @@ def _sentence(error: ValidationError, entries: Any, file: Path) -> str:
     entry = entries[path[0]]
     named = isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]
     claim = f"claim {entry['id']!r}" if named else f"claim number {path[0] + 1}"
-    key, value, expected = dotted(path[1:]), error.instance, cast(Any, error.validator_value)
+    key = dotted(path[1:])
+    value: Any = error.instance
+    expected: Any = error.validator_value
     prefix = f"{claim} in {file}" + (f": `{key}`" if key else "")
     known = cast(Mapping[str, Any], error.schema).get("properties", {})
     match error.validator:
