@@ -13,7 +13,7 @@
       row.hidden = (verdict.value && row.dataset.verdict !== verdict.value) || (chapter.value && row.dataset.chapter !== chapter.value);
       count += row.hidden ? 0 : 1;
     }
-    shown.textContent = `${count} of ${rows.length} rows shown`;
+    shown.textContent = `${count} of ${rows.length} claims`;
   }
 
   function showAll() {

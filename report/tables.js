@@ -136,7 +136,7 @@
     link.setAttribute("aria-label", "Link to this table");
     tools.append(link);
     const rows = table.tBodies[0].rows.length;
-    if (rows > LONG && !box.closest("details")) {
+    if (rows > LONG && table.dataset.whole === undefined && !box.closest("details")) {
       table.classList.add("long");
       tools.prepend(tool(`Show all ${rows} rows`, (button) => {
         const folded = table.classList.toggle("long");

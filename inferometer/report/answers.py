@@ -45,9 +45,10 @@ def question(measured: Sequence[str], shapes: Sequence[str], asked: Sequence[str
     """What the study asks: what is `asked` about, of which models, and on what machine."""
     said = []
     if measured and asked:
+        where = f" on {listed(device_names)}" if device_names else ""
         said.append(
-            f"What do {listed(asked)} do to the accuracy, the speed and the memory of {listed(measured)} on "
-            f"{listed(device_names)}, and what does theory say they should?"
+            f"What do {listed(asked)} do to the accuracy, the speed and the memory of {listed(measured)}{where}, and "
+            "what does theory say they should?"
         )
     if shapes:
         said.append(f"What time and bytes does the bare shape of {listed(shapes)} take?")

@@ -81,19 +81,20 @@ class Model:
 
 
 def _calibration_figures(folder: Path, model: str, ranges: pd.DataFrame, middle_layer: int) -> list[Figure]:
+    known = model in set(ranges["model"])
     return [
         Figure(
             folder / "distributions.svg",
             "Weights (left) beside the inputs that meet them (right), on one axis: share of values per octave. The "
             "wider a curve reaches, the coarser the grid that has to span it; a hump far out is a channel of its own.",
             f"Line charts of the distributions of {model}'s weights and activations in the chosen decoder layers.",
-        ).saying([sentences.ranges(ranges, model, middle_layer)]),
+        ).saying([sentences.ranges(ranges, model, middle_layer)] if known else []),
         Figure(
             folder / "surfaces-activation.png",
             "Magnitudes of inputs over the first tokens of one window. A wall along the token axis is a channel that "
             "is large for every token; a lone spike is a single token's. Each point is the maximum of its block.",
             f"3D surfaces of {model}'s activation magnitudes by token and channel.",
-        ).saying([sentences.massive(ranges, model)]),
+        ).saying([sentences.massive(ranges, model)] if known else []),
         Figure(
             folder / "surfaces-weight.png",
             "Magnitudes of the weights that read these inputs, drawn the same way: compare the heights.",

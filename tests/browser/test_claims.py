@@ -13,15 +13,15 @@ SHOWN = f"{ROWS}:visible"
 def test_a_verdict_and_a_chapter_are_filtered_and_the_count_is_announced(page: Page) -> None:
     said = page.locator(".claims-filter output")
     expect(said).to_have_attribute("aria-live", "polite")
-    expect(said).to_have_text(f"{len(ENTRIES)} of {len(ENTRIES)} rows shown")
+    expect(said).to_have_text(f"{len(ENTRIES)} of {len(ENTRIES)} claims")
     page.select_option("select[name=verdict]", "supported")
     expect(page.locator(SHOWN)).to_have_count(2)
     page.select_option("select[name=chapter]", "capacity")
     expect(page.locator(SHOWN)).to_have_count(1)
-    expect(said).to_have_text(f"1 of {len(ENTRIES)} rows shown")
+    expect(said).to_have_text(f"1 of {len(ENTRIES)} claims")
     page.get_by_role("button", name="Show all").click()
     expect(page.locator(SHOWN)).to_have_count(len(ENTRIES))
-    expect(said).to_have_text(f"{len(ENTRIES)} of {len(ENTRIES)} rows shown")
+    expect(said).to_have_text(f"{len(ENTRIES)} of {len(ENTRIES)} claims")
 
 
 def test_the_filter_works_by_keyboard(page: Page) -> None:

@@ -47,7 +47,11 @@ NEEDED = {
 }
 
 
-USED_BY = {"summary/runs.parquet": {"evaluation"}, "summary/profiling.parquet": {"decision"}}  # for their speeds
+USED_BY = {  # for their speeds, and for what marks say of schemes
+    "summary/runs.parquet": {"evaluation", "profiling"},
+    "summary/profiling.parquet": {"decision"},
+    "summary/schemes.parquet": {"smoothing", "rotation", "kv_cache", "profiling"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ def sections(page: str) -> dict[str, str]:
 
 def absent(page: str) -> dict[str, str]:
     """What sections say that show nothing."""
-    pattern = r'(?s)\s*<h2>[^<]*</h2>\s*<p class="absent">(.*)</p>\s*'
+    pattern = r'(?s)\s*<h2><a [^<]*</a></h2>\s*<p class="absent">(.*)</p>\s*'
     found = {name: re.fullmatch(pattern, part) for name, part in sections(page).items()}
     return {name: match.group(1) for name, match in found.items() if match}
 
@@ -158,7 +162,7 @@ def test_tables_that_a_small_study_leaves_empty_silence_nothing(results: Path) -
 
 def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
     page = drawn(study(), tmp_path, complete=False)
-    assert set(absent(page)) == set(SECTIONS) - {"answers", "reproduce"}
+    assert set(absent(page)) == set(SECTIONS) - {"answers", "reproduce", "formulas", "glossary"}
     answers = sections(page)["answers"]
     assert all(title in answers for title in ("Evaluation", "Profiling", "KV cache", "Fundamentals"))
 
@@ -187,7 +191,15 @@ def test_a_study_of_one_chapter_shows_it_and_says_what_it_left_out(chapter: str,
     page = drawn(config, results, complete=True)
     own = {"decision", "evaluation", "calibration", "smoothing", "rotation"} if chapter == "evaluation" else {chapter}
     notes = absent(page)
-    assert set(notes) == set(SECTIONS) - own - {"answers", "machine", "sources", "reproduce"}
+    assert set(notes) == set(SECTIONS) - own - {
+        "answers",
+        "claims",
+        "machine",
+        "sources",
+        "reproduce",
+        "formulas",
+        "glossary",
+    }
     assert all("study.chapters" in note for note in notes.values())
     assert sections(page)["answers"].count("This study leaves the chapter out") == len(CHAPTERS) - 1
 
@@ -215,7 +227,7 @@ def test_a_missing_figure_is_named_in_its_place(results: Path) -> None:
     page = drawn(study(), results, complete=False)
     assert absent(page) == {}
     assert f"<code>{figure}</code> is missing" in sections(page)["evaluation"]
-    with pytest.raises(InferometerError, match=rf"cannot read the figure {figure}: No such file .* draws it\."):
+    with pytest.raises(InferometerError, match=rf"the figure {figure} is missing; .* draws it\."):
         drawn(study(), results, complete=True)
 
 
