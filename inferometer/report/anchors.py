@@ -66,12 +66,15 @@ def anchored(body: str) -> Markup:
 
 
 def headings(body: str) -> dict[str, list[Heading]]:
-    """The headings of the third level in each section of an anchored page, in the page's order."""
+    """The headings of the third level in each section of an anchored page, in the page's order.
+
+    Those of the shape that all chapters share are left out: they tell the reader nothing of a section.
+    """
     return {
         section: [
             Heading(own, unescape(re.sub(r"<[^>]+>", "", text)))
-            for level, own, _, text in HEADING.findall(content)
-            if level == "3"
+            for level, own, others, text in HEADING.findall(content)
+            if level == "3" and 'class="shape"' not in others
         ]
         for _, section, content in _triples(SECTION.split(body)[1:])
     }

@@ -79,15 +79,13 @@ def test_marking_terms_is_quick(browser: Browser, report_file: Path) -> None:
     assert min(taken) < BUDGET_MS
 
 
-def test_marking_terms_moves_nothing(browser: Browser, report_file: Path) -> None:
-    places = []
-    for enabled in (False, True):
-        context = browser.new_context(offline=True, java_script_enabled=enabled)
-        opened = context.new_page()
-        opened.goto(report_file.as_uri())
-        places.append([opened.locator(f"#{name}").bounding_box() for name in ("evaluation", "profiling", "attention")])
-        context.close()
-    assert places[0] == places[1]
+def test_marking_terms_moves_nothing(page: Page) -> None:
+    def places() -> list[object]:
+        return [page.locator(f"#{name}").bounding_box() for name in ("evaluation", "profiling", "attention")]
+
+    marked = places()
+    page.evaluate("document.querySelectorAll('a.term').forEach((one) => one.replaceWith(...one.childNodes))")
+    assert places() == marked
 
 
 def test_without_scripts_the_glossary_is_a_list_and_no_word_is_a_link(browser: Browser, report_file: Path) -> None:

@@ -88,7 +88,10 @@ def spoiled(context: dict[str, Any], text: str) -> dict[str, Any]:
         "runs": context["runs"].assign(device_name=stored, features=stored),
         "generation": dataclasses.replace(generation, models=writers, prompts=dict.fromkeys(generation.prompts, text)),
         "profiling": dataclasses.replace(profiling, models=timed),
-        "configuration": f"title: {text}",
+        "sources": [
+            dataclasses.replace(source, origin=text, licence=text, attribution=text) for source in context["sources"]
+        ],
+        "reproduce": dataclasses.replace(context["reproduce"], configuration=f"title: {stored}"),
     }
 
 

@@ -223,7 +223,7 @@ def test_every_chapter_asks_explains_shows_and_limits_in_this_order(chapter: str
     assert [heading for heading in headings if heading in SHAPE] == SHAPE
     assert headings[:3] == SHAPE[:3]
     assert headings[-1] == SHAPE[-1]
-    parts = re.findall(r'<div class="part \w+">\s*<h3>[^<]*</h3>(.*?)</div>', section, flags=re.DOTALL)
+    parts = re.findall(r'<div class="part \w+">\s*<h3[^>]*>.*?</h3>(.*?)</div>', section, flags=re.DOTALL)
     assert len(parts) == len(SHAPE)
     assert all(len(_text(part)) > 20 for part in parts), "none is empty"
     assert _text(parts[0]).endswith(("?", "of this study.")), "a question"
