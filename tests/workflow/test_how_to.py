@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from snakemake.utils import update_config
 
 from inferometer.config import validate
-from tests.workflow.snakemake_runs import ROOT, Study
+from tests.workflow.snakemake_runs import ROOT, Study, copy_project
 
 PAGE = (ROOT / "docs/how-to.md").read_text(encoding="utf-8")
 
@@ -69,3 +70,33 @@ def test_a_scheme_is_an_entry_and_only_it_is_evaluated(study: Study) -> None:
     jobs = own.would_run()
     assert {job for job in jobs if job.startswith(("evaluate", "calibrate"))} == {f"evaluate tiny/{name}"}
     assert "report" in jobs
+
+
+def _written(project: Path, blocks: list[Block]) -> None:
+    """Put blocks where they belong: whole files, or behind a line and as far in as that line stands."""
+    for block in blocks:
+        assert block.file is not None
+        path = project / block.file
+        if block.after is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.code, encoding="utf-8")
+            continue
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        [place] = [place for place, line in enumerate(lines) if line.strip() == block.after]
+        inwards = lines[place].removesuffix(lines[place].lstrip())
+        lines[place + 1 : place + 1] = [inwards + line for line in block.code.splitlines(keepends=True)]
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def test_a_chapter_is_on_the_page_when_all_is_written(own_copy: Study, tmp_path: Path) -> None:
+    copy_project(own_copy.place.project, tmp_path / "project")
+    own = own_copy.with_project(tmp_path / "project")
+    _written(tmp_path / "project", _blocks_of("Add a chapter"))
+    assert own.would_run() == {"count_tokens tiny", "list_rules", "plot_rules", "report"}
+    outcome = own.snakemake()
+    assert outcome.status == 0, outcome.output
+    page = (own.results / "report.html").read_text(encoding="utf-8")
+    said = re.search(r"tiny makes ([\d.]+) \[[\d.]+, [\d.]+\] tokens of a word\.", page)
+    assert said
+    rows = pd.read_parquet(own.results / "tiny/fertility/texts.parquet")
+    assert float(said[1]) == pytest.approx(rows["tokens"].sum() / rows["words"].sum(), abs=0.005)
