@@ -343,7 +343,8 @@ def test_a_hostile_title_is_only_text_on_the_page_of_a_study_of_the_float_model_
     outcome = hostile.snakemake()
     assert outcome.status == 0, outcome.output
     summaries = {"summarize_perplexity", "summarize_schemes", "summarize_runs"}
-    assert outcome.jobs == summaries | {"plot_perplexity", "plot_pareto", "compare_bytes", "report"}
+    about = {"judge_claims", "list_rules", "plot_rules", "report"}
+    assert outcome.jobs == summaries | about | {"plot_perplexity", "plot_pareto", "compare_bytes"}
     page = (own_copy.results / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert "<b>quotes" not in page

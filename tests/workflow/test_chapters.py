@@ -9,7 +9,8 @@ from tests.workflow.snakemake_runs import Place, Study, dry_runs, new_study, set
 
 pytestmark = pytest.mark.timeout(600)
 
-ALWAYS = {"fetch_model tiny", "fetch_model shape", "summarize_runs", "report"}
+ABOUT = {"summarize_runs", "judge_claims", "list_rules", "plot_rules", "report"}  # the study, whichever chapters it has
+ALWAYS = ABOUT | {"fetch_model tiny", "fetch_model shape"}
 CAPACITY = {"predict_capacity", "measure_machine", "plot_batches", "plot_cache", "plot_intensity"}
 FUNDAMENTALS = {
     "fetch_images optdigits",
@@ -90,9 +91,9 @@ def test_a_study_of_one_chapter_ends_with_a_page_and_another_can_be_added(fresh:
     assert outcome.status == 0, outcome.output
     assert outcome.jobs == CAPACITY | ALWAYS
     page = (done.results / "report.html").read_text(encoding="utf-8")
-    assert page.count("This study leaves the chapter out") == 9 + 6, "in nine sections, and of six chapters at the top"
+    assert page.count("This study leaves the chapter out") == 10 + 6, "in ten sections, and of six chapters at the top"
     assert "<td>smollm2-135m</td>" in page
     assert not (done.results / "tiny" / "evaluation").exists()
     assert done.would_run() == set()
     added = done.changed(setting(["capacity", "fundamentals"], "study", "chapters"))
-    assert added.would_run() == FUNDAMENTALS | {"summarize_runs", "report"}
+    assert added.would_run() == FUNDAMENTALS | ABOUT

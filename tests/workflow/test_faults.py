@@ -148,7 +148,7 @@ def test_a_killed_job_is_named_and_the_next_call_makes_only_what_is_missing(own_
     assert_nothing_half_written(own_copy, SCORES)
     schemes = {f"evaluate tiny/{scheme}" for scheme in SCHEMES if scheme != "fp"}  # all are compared with float
     after = {f"summarize_{table}" for table in ("perplexity", "schemes", "runs")}
-    figures = {"plot_perplexity", "plot_pareto", "compare_bytes", "report"}
+    figures = {"plot_perplexity", "plot_pareto", "compare_bytes", "judge_claims", "report"}
     assert own_copy.would_run() == {"evaluate_reference tiny/fp"} | schemes | after | figures
     again = own_copy.snakemake(targets=[SCORES])
     assert again.jobs == {"evaluate_reference tiny/fp"}
