@@ -19,7 +19,7 @@ from tests.workflow.snakemake_runs import SCHEMES, Study
 
 Found = TypeVar("Found")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
 
 PATIENCE_S = 60
 SCORES = "results/tiny/evaluation/fp/perplexity.parquet"
