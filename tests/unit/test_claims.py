@@ -366,7 +366,7 @@ def test_the_rule_hands_over_every_table_that_queries_may_read() -> None:
     """Read from the text of the rule: the outputs of other rules, and files by their paths."""
     text = (ROOT / "rules/claims.smk").read_text(encoding="utf-8")
     outputs = rule_outputs(ROOT)
-    given = {file for rule in re.findall(r"\*rules\.(\w+)\.output", text) for file in outputs[rule]}
+    given = {file for rule in re.findall(r"rules\.(\w+)\.output", text) for file in outputs[rule]}
     for found in re.finditer(r'"results/([^"]+\.parquet)"', text):
         path = re.sub(r"\{(\w+)\}", r"<\1>", found[1])
         names = re.search(r"table=\[([^\]]+)\]", text[found.end() :]) if "<table>" in path else None
