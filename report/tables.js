@@ -79,13 +79,6 @@
     .map((row) => row.map((text) => `"${plain(text).replaceAll('"', '""')}"`).join(",")).join("\r\n") + "\r\n";
   const tsv = (table) => rowsOf(table).map((row) => row.map(plain).join("\t")).join("\n") + "\n";
 
-  const keep = (name, text) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = name;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  };
   const copy = async (button, table) => {
     let said = "Copied";
     try {
@@ -96,15 +89,6 @@
     }
     button.textContent = said;
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
-  };
-
-  const tool = (text, act) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "tool";
-    button.textContent = text;
-    button.addEventListener("click", () => act(button));
-    return button;
   };
 
   // Intervals go below their numbers, and the table scrolls, only where there is no room for more.
@@ -128,7 +112,10 @@
     heads(table);
     const tools = document.createElement("div");
     tools.className = "tools";
-    tools.append(tool("Copy", (button) => copy(button, table)), tool("CSV", () => keep(`${box.id}.csv`, csv(table))));
+    tools.append(
+      toolButton("Copy", (button) => copy(button, table)),
+      toolButton("CSV", () => keepFile(`${box.id}.csv`, new Blob([csv(table)], { type: "text/csv" }))),
+    );
     const link = document.createElement("a");
     link.className = "here";
     link.href = `#${box.id}`;
@@ -138,7 +125,7 @@
     const rows = table.tBodies[0].rows.length;
     if (rows > LONG && table.dataset.whole === undefined && !box.closest("details")) {
       table.classList.add("long");
-      tools.prepend(tool(`Show all ${rows} rows`, (button) => {
+      tools.prepend(toolButton(`Show all ${rows} rows`, (button) => {
         const folded = table.classList.toggle("long");
         button.textContent = folded ? `Show all ${rows} rows` : "Show fewer rows";
       }));

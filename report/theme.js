@@ -4,11 +4,6 @@
   const key = "inferometer-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
   const root = document.documentElement;
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "tool theme";
-  button.textContent = "Dark";
-
   const remember = (theme) => {
     try {
       if (theme) localStorage.setItem(key, theme);
@@ -27,7 +22,7 @@
 
   const theme = remembered();
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
-  button.addEventListener("click", () => {
+  const button = toolButton("Dark", () => {
     const wanted = dark() ? "light" : "dark";
     const own = (wanted === "dark") !== system.matches;
     if (own) root.dataset.theme = wanted;

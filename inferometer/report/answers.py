@@ -8,7 +8,7 @@ import pandas as pd
 
 from inferometer.manifest import Manifest
 from inferometer.report.describe import changes, family, fewest_bits, grid
-from inferometer.report.formats import interval, number, percent, ratio, ratio_interval
+from inferometer.report.formats import enumerated, interval, number, percent, ratio, ratio_interval
 from inferometer.report.marks import once_bits
 from inferometer.report.sentences import effect
 
@@ -31,12 +31,6 @@ class Answers:
     answers: list[Answer]
 
 
-def listed(words: Sequence[str], last: str = "and") -> str:
-    """Words as a list in a sentence."""
-    *first, end = words
-    return f"{', '.join(first)} {last} {end}" if first else end
-
-
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
@@ -45,13 +39,13 @@ def question(measured: Sequence[str], shapes: Sequence[str], asked: Sequence[str
     """What the study asks: what is `asked` about, of which models, and on what machine."""
     said = []
     if measured and asked:
-        where = f" on {listed(device_names)}" if device_names else ""
+        where = f" on {enumerated(device_names)}" if device_names else ""
         said.append(
-            f"What do {listed(asked)} do to the accuracy, the speed and the memory of {listed(measured)}{where}, and "
-            "what does theory say they should?"
+            f"What do {enumerated(asked)} do to the accuracy, the speed and the memory of {enumerated(measured)}"
+            f"{where}, and what does theory say they should?"
         )
     if shapes:
-        said.append(f"What time and bytes does the bare shape of {listed(shapes)} take?")
+        said.append(f"What time and bytes does the bare shape of {enumerated(shapes)} take?")
     return " ".join(said)
 
 
@@ -136,12 +130,12 @@ def limits(
     if simulated:
         parts.append(f"how fast the {_counted(simulated, 'simulated scheme')} would run")
     if skipped:
-        parts.append(f"anything of {listed(skipped)}, which could not be run")
+        parts.append(f"anything of {enumerated(skipped)}, which could not be run")
     parts.append("how another machine would do" + ("" if "cuda" in devices else ", a GPU above all, as none was used"))
     for model, bits in once.items():
         parts.append(f"what {model} is like without the {bits} bits that its weights had been on before")
     if shapes:
-        parts.append(f"anything of {listed(shapes)} but time and bytes, its weights being random")
+        parts.append(f"anything of {enumerated(shapes)} but time and bytes, its weights being random")
     return f"It can't tell {'; nor '.join(parts)}."
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from inferometer.claims.tables import CLAIMS
-from inferometer.report.formats import interval, number
-from inferometer.tables import read_table, records
+from inferometer.report.formats import enumerated, interval, number
+from inferometer.report.reading import read_table
+from inferometer.tables import records
 
 MARKS = {  # in the order in which verdicts are counted
     "supported": "✓",
@@ -91,8 +92,7 @@ def _judged(row: dict[str, Any], anchor: str) -> Judged:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return enumerated(f"{count} {verdict}" for verdict, count in counts.items() if count)
 
 
 def said_of(rows: Sequence[Judged], verdicts: dict[str, int]) -> list[str]:

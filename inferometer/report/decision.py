@@ -92,7 +92,7 @@ class Decision:
 
 
 def _rows(table: Table, results: Path) -> pd.DataFrame:
-    """The rows of a table, or none of a chapter that was left out."""
+    """The rows of a table, or none where there is no such file: what it would tell is then not known of any scheme."""
     path = results / table.path
     return read_table(table, path) if path.exists() else pd.DataFrame(columns=[column.name for column in table.columns])
 

@@ -1,6 +1,7 @@
-"""Numbers as a reader wants them."""
+"""Numbers and lists of words as a reader wants them."""
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,6 +64,12 @@ def gibibytes(size: float) -> str:
 def seconds(duration: float) -> str:
     """A duration in seconds, or in minutes and seconds from two minutes on."""
     return f"{duration:.1f} s" if duration < 120 else f"{int(duration // 60)} min {int(duration % 60)} s"
+
+
+def enumerated(words: Iterable[object]) -> str:
+    """One or more words as a list within a sentence: a, b and c."""
+    *first, last = map(str, words)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def day_and_time(moment: float) -> str:

@@ -1,6 +1,6 @@
 """The teaching experiments on the page: their tables and figures, and what these say in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from inferometer.fundamentals.tables import DECODER_CHECKS, DECODER_SPEED, DIGIT_ACCURACY
-from inferometer.report.formats import number, percent
+from inferometer.report.formats import enumerated, number, percent
 from inferometer.report.page import Figure
 from inferometer.report.reading import read_table
 from inferometer.report.sentences import ALIKE
@@ -59,7 +59,7 @@ def said_of_digits(accuracy: pd.DataFrame, claim: str) -> list[str]:
         lost = [_change(row) for row in rows[rows["change_high"] < 0].itertuples()]
         same = "no number of bits is without a difference"
         if kept[which]:
-            same = f"{_listed(kept[which])} bits make no difference that these images could tell from chance"
+            same = f"{enumerated(kept[which])} bits make no difference that these images could tell from chance"
         said.append(f"With {name} on codes, {'; '.join([same, *lost])}.")
     if EIGHT in set(accuracy["bits"]):
         verdict = "bears that out" if all(EIGHT in bits for bits in kept.values()) else "contradicts that"
@@ -75,11 +75,6 @@ def said_of_digits(accuracy: pd.DataFrame, claim: str) -> list[str]:
 def _change(row: Any) -> str:
     change, low, high = (percent(part).removesuffix(" %") for part in (row.change, row.change_low, row.change_high))
     return f"{row.bits} bits change the accuracy by {change} points [{low}, {high}]"
-
-
-def _listed(values: Sequence[int]) -> str:
-    *first, last = map(str, values)
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def said_of_checks(checks: pd.DataFrame) -> str:

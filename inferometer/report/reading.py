@@ -9,6 +9,7 @@ import pandas as pd
 from inferometer import tables
 from inferometer.attention.tables import MAPS, PHASES, RESIDUALS
 from inferometer.capacity.tables import STORED
+from inferometer.claims.tables import CLAIMS
 from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import ACCURACY, GAINS
 from inferometer.kv_cache.tables import CACHE_PAIRS, CACHE_TRACE
@@ -18,6 +19,7 @@ from inferometer.tables import Table
 
 # A study with one scheme, without pairs to compare or with random weights alone has no rows in these.
 MAY_BE_EMPTY: Final = (
+    CLAIMS,
     GAINS, ACCURACY, BASIS, STORED, KNEES, CACHE_SPEED, KERNEL_SPEED, CACHE_PAIRS, CACHE_TRACE, MAPS, PHASES, RESIDUALS,
 )  # fmt: skip
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from inferometer.report.contents import contents
 from inferometer.report.embed import data_uri
+from inferometer.report.page import render
 from inferometer.visible import visible
-from tests.browser.conftest import HOSTILE, WORD, Opener
+from tests.browser.conftest import HOSTILE, TEMPLATES, WORD, Opener
 from tests.synthetic import (
     ATTENTION_FIGURES,
     CACHE_FIGURES,
@@ -18,6 +20,7 @@ from tests.synthetic import (
     MEASURED,
     PROFILE_FIGURES,
     SECTIONS,
+    study,
 )
 
 WIDTHS = (360, 414, 768, 1024, 1280, 1920)
@@ -284,6 +287,16 @@ def test_the_printed_page_has_all_texts_and_repeats_the_heads_of_long_tables(pag
     sheets = [sheet for sheet in text.split("\f") if re.search(r"\bprefill\b.*\d\s*$", sheet, re.MULTILINE)]
     assert len(sheets) > 1, "a table that goes on on a next page"
     assert all(re.search(r"scheme.*phase.*median", sheet) for sheet in sheets)
+
+
+def test_a_missing_figure_stops_no_script(opener: Opener, report_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(report_file.parent, tmp_path / "results")
+    (tmp_path / "results/summary/pareto.svg").unlink()
+    found = contents(study(), tmp_path / "results", TEMPLATES / "reported.yaml")
+    render(TEMPLATES, tmp_path / "page.html", found, complete=False)
+    with opener(tmp_path / "page.html") as page:
+        assert page.get_by_text("The figure").first.is_visible()
+        assert page.locator("button.theme, th button.sort, a.term").count() > 3
 
 
 def test_without_scripts_the_page_is_still_whole(opener: Opener, report_file: Path) -> None:

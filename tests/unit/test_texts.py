@@ -24,22 +24,11 @@ from inferometer.report.page import render
 from inferometer.report.profiling import answer as answer_of_speed
 from inferometer.runs import RUN
 from inferometer.tables import Table, read_table, write_table
-from tests.synthetic import INTEGER, MEASURED, SHAPES, SKIPPED, study, write_results
+from tests.synthetic import INTEGER, MEASURED, SECTIONS, SHAPES, SKIPPED, study, write_results
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "report"
-CHAPTERS = (
-    "evaluation",
-    "calibration",
-    "smoothing",
-    "rotation",
-    "capacity",
-    "profiling",
-    "kv_cache",
-    "generation",
-    "attention",
-    "fundamentals",
-)
+CHAPTERS = SECTIONS[SECTIONS.index("evaluation") : SECTIONS.index("machine")]
 SHAPE = ["Asked", "Method", "What it shows", "Limits"]
 ENTRIES: dict[str, Any] = study()["schemes"]
 Change = Callable[[pd.DataFrame], pd.DataFrame]
