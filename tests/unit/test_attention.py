@@ -143,7 +143,7 @@ def test_reading_in_steps_after_a_cache_finds_the_same_of_the_same_queries() -> 
         assert torch.allclose(own.received[:, :47].float(), received, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=st.integers(2, 70), cells=st.integers(1, 64), seed=st.integers(0, 9))
 def test_maps_are_shared_out_and_means_are_within_their_bounds(tokens: int, cells: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -443,7 +443,7 @@ def test_texts_that_disagree_widen_the_bounds() -> None:
     assert max(begins) > 0 or unsure.agreeing < 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=9))
 def test_the_segmentation_is_the_best_of_all(values: list[float]) -> None:
     curve = np.array(values)

@@ -165,7 +165,7 @@ def test_histograms_hold_the_counts_of_numpy_and_every_value(run: Run) -> None:
             _assert_is_histogram_of(_rows(histograms, layer=name, tensor="weight"), weight)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
 def test_every_finite_float_has_one_bin_an_eighth_of_an_octave_wide(values: list[float]) -> None:
     histogram = FloatHistogram()
@@ -195,7 +195,7 @@ def test_edges_of_bins_belong_to_the_bin_that_is_further_from_zero() -> None:
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
 def test_block_maxima_are_those_of_a_loop(height: int, width: int, rows: int, channels: int, seed: int) -> None:
     values = torch.randn(height, width, generator=torch.Generator().manual_seed(seed))
@@ -292,7 +292,7 @@ def _chunks(values: Tensor, cuts: list[int]) -> Iterator[Tensor]:
     return (values[low:high] for low, high in pairwise(bounds))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.integers(8, 60),

@@ -845,7 +845,7 @@ def test_scores_of_a_model_are_the_declared_table(tmp_path: Path) -> None:
     )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(0, 12), st.floats(-2, 6)), min_size=2, max_size=12))
 def test_estimates_lie_within_their_intervals_or_at_most_at_their_ends(pairs: list[tuple[float, float]]) -> None:
     base, cost = (np.array(values) for values in zip(*pairs, strict=True))

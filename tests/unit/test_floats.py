@@ -118,7 +118,7 @@ def test_every_code_middle_and_neighbour_is_rounded_to_the_nearest_code_ties_to_
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(values=hnp.arrays(np.float32, 20, elements=st.floats(width=32, allow_nan=False)).map(torch.from_numpy))
 def test_any_value_is_rounded_to_the_nearest_code(name: str, values: Tensor) -> None:
     before = values.clone()
@@ -156,7 +156,7 @@ def mx_by_hand(values: Tensor, name: str) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["mxfp8", "mxfp4"])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values=blocks(32))
 def test_mx_formats_are_those_of_the_specification_bit_for_bit(name: str, values: Tensor) -> None:
     grid = grid_of(name)
@@ -192,7 +192,7 @@ def nvfp4_by_hand(values: Tensor) -> Tensor:
     return torch.from_numpy(np.array(rounded, np.float32)).reshape(values.shape)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(blocks(16))
 def test_nvfp4_has_two_levels_of_scales_bit_for_bit(values: Tensor) -> None:
     assert same_bits(grid_of("nvfp4").round_trip(values), nvfp4_by_hand(values))
@@ -225,7 +225,7 @@ def test_a_block_too_small_for_an_nvfp4_scale_becomes_zeros() -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), FP8)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values=blocks(8))
 def test_fp8_scales_the_largest_magnitude_of_a_row_to_the_largest_value(
     name: str, dtype: torch.dtype, values: Tensor
@@ -238,7 +238,7 @@ def test_fp8_scales_the_largest_magnitude_of_a_row_to_the_largest_value(
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(values=blocks(32))
 def test_rounding_again_with_the_same_parameters_changes_nothing_at_all(name: str, values: Tensor) -> None:
     grid = grid_of(name)
@@ -254,7 +254,7 @@ def test_rounding_again_with_the_same_parameters_changes_nothing_at_all(name: st
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(values=blocks(32))
 def test_zero_stays_zero_signs_mirror_and_the_input_is_left_untouched(name: str, values: Tensor) -> None:
     grid, before = grid_of(name), values.clone()

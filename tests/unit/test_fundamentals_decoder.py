@@ -58,7 +58,7 @@ def test_logits_are_those_of_pytorchs_own_layers() -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_however_a_prompt_is_cut_into_passes_its_logits_are_the_same(lengths: list[int], seed: int) -> None:
     tokens = some_tokens(sum(lengths), batch=2, seed=seed)
     logits, cache = [], None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -60,7 +60,6 @@ def test_a_tensor_of_zeros_stays_zero() -> None:
 
 
 @given(BITS, st.integers(0, 99), st.booleans())
-@settings(deadline=None)
 def test_the_layer_multiplies_what_its_codes_stand_for(bits: int, seed: int, bias: bool) -> None:
     linear = seeded(lambda: nn.Linear(9, 4, bias=bias), seed)
     inputs = values(seed, 6, 9)

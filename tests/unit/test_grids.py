@@ -88,7 +88,7 @@ def ends(grid: IntegerGrid, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return parameters.scale, first, last
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(matrices(), grids())
 def test_no_value_within_the_grid_moves_by_more_than_half_a_step_and_the_others_go_to_its_ends(
     values: Tensor, grid: IntegerGrid
@@ -102,7 +102,7 @@ def test_no_value_within_the_grid_moves_by_more_than_half_a_step_and_the_others_
     assert torch.equal(rounded[vectors < first - step], first.expand_as(vectors)[vectors < first - step])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(matrices(), grids(clips=("absmax",)))
 def test_the_grid_of_absmax_reaches_every_value(values: Tensor, grid: IntegerGrid) -> None:
     step, _, _ = ends(grid, values)
@@ -110,7 +110,6 @@ def test_the_grid_of_absmax_reaches_every_value(values: Tensor, grid: IntegerGri
     assert ((rounded - vectors).abs() <= step / 2 + ULP * vectors.abs().amax(dim=-1, keepdim=True)).all()
 
 
-@settings(deadline=None)
 @given(matrices(), grids())
 def test_codes_are_whole_numbers_within_the_range_of_the_bits(values: Tensor, grid: IntegerGrid) -> None:
     most = 2 ** (grid.bits - 1) - 1
@@ -121,7 +120,6 @@ def test_codes_are_whole_numbers_within_the_range_of_the_bits(values: Tensor, gr
     assert codes.max() <= grid.codes[1]
 
 
-@settings(deadline=None)
 @given(matrices(), matrices(), grids())
 def test_codes_stay_in_range_for_values_that_the_grid_was_not_made_for(
     values: Tensor, others: Tensor, grid: IntegerGrid
@@ -132,7 +130,7 @@ def test_codes_stay_in_range_for_values_that_the_grid_was_not_made_for(
     assert codes.max() <= grid.codes[1]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(matrices(), grids())
 def test_rounding_again_with_the_same_parameters_changes_nothing_at_all(values: Tensor, grid: IntegerGrid) -> None:
     once = grid.quantized(values)
@@ -143,7 +141,6 @@ def test_rounding_again_with_the_same_parameters_changes_nothing_at_all(values: 
     assert torch.equal(grid.decoded(again, once.parameters).reshape(values.shape), rounded)
 
 
-@settings(deadline=None)
 @given(matrices(), grids(clips=("absmax",)))
 def test_rounding_again_with_new_parameters_gives_the_same_codes(values: Tensor, grid: IntegerGrid) -> None:
     grid = replace(grid, symmetric=True)
@@ -162,7 +159,6 @@ def test_groups_that_were_rounded_before_keep_their_scales_and_every_bit(bits: i
     assert torch.equal(grid.round_trip(once), once)
 
 
-@settings(deadline=None)
 @given(st.data(), BITS, st.integers(-10, 10))
 def test_values_on_the_grid_stay_exactly_what_they_are(data: st.DataObject, bits: int, exponent: int) -> None:
     grid = IntegerGrid("per_token", bits=bits)
@@ -173,20 +169,18 @@ def test_values_on_the_grid_stay_exactly_what_they_are(data: st.DataObject, bits
     assert torch.equal(grid.round_trip(values), values)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(matrices(), grids())
 def test_zero_stays_exactly_zero(values: Tensor, grid: IntegerGrid) -> None:
     assert (grid.round_trip(values)[values == 0] == 0).all()
 
 
-@settings(deadline=None)
 @given(matrices(), grids())
 def test_signs_mirror_on_symmetric_grids(values: Tensor, grid: IntegerGrid) -> None:
     grid = replace(grid, symmetric=True)
     assert torch.equal(grid.round_trip(-values), -grid.round_trip(values))
 
 
-@settings(deadline=None)
 @given(matrices(), grids())
 def test_the_input_is_left_untouched(values: Tensor, grid: IntegerGrid) -> None:
     before = values.clone()
@@ -195,7 +189,6 @@ def test_the_input_is_left_untouched(values: Tensor, grid: IntegerGrid) -> None:
     assert rounded.data_ptr() != values.data_ptr()
 
 
-@settings(deadline=None)
 @given(matrices(), st.sampled_from([(True, 2, 3), (True, 3, 5), (True, 4, 7), (True, 2, 16), (False, 4, 8)]))
 def test_a_grid_that_holds_all_points_of_another_is_never_further_away(
     values: Tensor, kind: tuple[bool, int, int]
@@ -237,7 +230,7 @@ def test_each_bit_halves_the_error_as_the_theory_of_uniform_rounding_says(symmet
         previous = error
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(matrices(), grids(clips=("mse",)))
 def test_clipping_for_the_squared_error_never_has_a_larger_one_than_absmax(values: Tensor, grid: IntegerGrid) -> None:
     vectors = grid.vectors(values).double()
@@ -279,7 +272,6 @@ def test_clipping_for_the_squared_error_takes_the_best_of_all_ratios(
     assert clipped, "some of these vectors are worth clipping"
 
 
-@settings(deadline=None)
 @given(matrices(), grids(clips=("absmax",)))
 def test_the_hundredth_percentile_is_absmax(values: Tensor, grid: IntegerGrid) -> None:
     whole = replace(grid, clip="percentile", percentile=100.0)
@@ -299,7 +291,6 @@ def test_a_percentile_grid_ends_at_the_percentile() -> None:
     assert asymmetric.round_trip(values).max() == last
 
 
-@settings(deadline=None)
 @given(matrices(), st.floats(0, 1))
 def test_quantiles_are_those_of_torch_and_numpy(values: Tensor, share: float) -> None:
     found = quantile(values, share)
@@ -318,7 +309,7 @@ def test_quantiles_know_no_longest_vector() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_token", "per_tensor"])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values=matrices(), bits=BITS)
 def test_symmetric_rounding_is_that_of_the_smoothquant_reference_bit_for_bit(
     granularity: Granularity, values: Tensor, bits: int
@@ -329,7 +320,7 @@ def test_symmetric_rounding_is_that_of_the_smoothquant_reference_bit_for_bit(
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_token", "per_tensor"])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(values=matrices(), bits=BITS)
 def test_asymmetric_rounding_is_that_of_jacob_bit_for_bit(granularity: Granularity, values: Tensor, bits: int) -> None:
     rows = values.reshape(1, -1) if granularity == "per_tensor" else values
@@ -377,7 +368,6 @@ def test_groups_are_rounded_as_rows_of_their_own(symmetric: bool, clip: Clip) ->
     assert torch.equal(grouped.round_trip(moved)[..., 64:], grouped.round_trip(values)[..., 64:])
 
 
-@settings(deadline=None)
 @given(matrices(), grids(clips=("absmax",)))
 def test_scales_of_groups_are_the_smallest_float16_numbers_that_reach_every_value(
     values: Tensor, grid: IntegerGrid
@@ -421,7 +411,6 @@ def test_models_of_any_precision_are_rounded_to_the_grid_of_float32(dtype: torch
         assert torch.equal(rounded, torch.from_numpy(expected).to(dtype))
 
 
-@settings(deadline=None)
 @given(grids())
 def test_how_a_tensor_lies_in_memory_does_not_matter(grid: IntegerGrid) -> None:
     values = normal(4, 3, 8)
@@ -501,7 +490,6 @@ def _unpacked(grid: IntegerGrid, packed: str, shape: torch.Size) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32)).reshape(shape)
 
 
-@settings(deadline=None)
 @given(matrices(), grids())
 def test_bytes_are_those_of_a_tensor_packed_bit_by_bit_which_has_all_that_is_needed(
     values: Tensor, grid: IntegerGrid
@@ -525,7 +513,6 @@ def test_a_weight_takes_the_bytes_of_its_codes_and_scales(grid: IntegerGrid, exp
     assert grid.bytes_of(torch.Size([1536, 576])) == expected
 
 
-@settings(deadline=None)
 @given(matrices(), grids())
 def test_finite_values_stay_finite(values: Tensor, grid: IntegerGrid) -> None:
     assert grid.round_trip(values).isfinite().all()

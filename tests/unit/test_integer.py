@@ -133,7 +133,7 @@ def test_inputs_of_any_shape_are_served(shape: tuple[int, ...], activations: Gri
 
 
 @given(outputs=st.integers(1, 150), inputs=st.integers(1, 150), rows=st.integers(1, 5), symmetric=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_layers_of_any_shape_agree(outputs: int, inputs: int, rows: int, symmetric: bool) -> None:
     layer, values = _layer(nn.Linear, outputs, inputs), _values(rows, inputs)
     activations = replace(PER_TOKEN, symmetric=symmetric)
@@ -256,7 +256,6 @@ def test_bytes_are_those_of_the_tensors_held() -> None:
 
 
 @given(outputs=st.sampled_from([2, 4, 64]), blocks=st.integers(1, 3), inputs=st.integers(1, 9))
-@settings(deadline=None)
 def test_nibbles_come_back_as_they_were(outputs: int, blocks: int, inputs: int) -> None:
     codes = torch.randint(16, (outputs * blocks, inputs), dtype=torch.uint8)
     packed = packed_nibbles(codes, outputs)

@@ -87,7 +87,7 @@ def test_the_same_sample_has_the_same_interval_and_is_left_as_it_was() -> None:
 UNIT = st.floats(-1e6, 1e6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(UNIT, min_size=2, max_size=30), st.floats(0.1, 100), UNIT)
 def test_intervals_lie_within_the_sample_and_move_and_grow_with_it(
     units: list[float], factor: float, shift: float

@@ -29,7 +29,7 @@ def _product(kernel: Kernel, rows: Tensor, weight: Tensor, scales: Tensor | None
 @pytest.mark.parametrize("kernel", [*exact_kernels(CPU), FALLBACK], ids=lambda kernel: kernel.name)
 @given(rows=st.integers(0, 40), inputs=SIZES, outputs=SIZES)
 @example(rows=1, inputs=1, outputs=2)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_products_of_any_shape_are_exact(kernel: Kernel, rows: int, inputs: int, outputs: int) -> None:
     codes, weight = random_codes(rows, inputs, CPU), random_codes(outputs, inputs, CPU)
     product = _product(kernel, codes, weight)

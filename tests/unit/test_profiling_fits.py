@@ -50,7 +50,6 @@ def _bent(flat: float, slope: float, at: float) -> Callable[[float], float]:
 # Lines
 
 
-@settings(deadline=None)
 @given(
     tokens=st.sets(st.integers(0, 4000), min_size=3, max_size=30),
     slope=st.integers(1, 10**7),
@@ -97,7 +96,7 @@ def test_a_line_needs_three_lengths_however_many_points_there_are() -> None:
 # Knees
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(flat=st.floats(0.01, 1e4), at=st.floats(50, 370), rise=st.floats(0.2, 100))
 def test_a_planted_knee_is_recovered_to_a_step_of_the_grid(flat: float, at: float, rise: float) -> None:
     # Next to the longest length but one, the best knee of the grid is that length, and the interval opens behind it.
@@ -112,7 +111,7 @@ def test_a_planted_knee_is_recovered_to_a_step_of_the_grid(flat: float, at: floa
     assert found.lengths == LENGTHS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     flat=st.floats(0.1, 1e3),
     at=st.floats(60, 380),
@@ -271,7 +270,7 @@ def test_samples_without_a_length_or_a_latency_are_refused(tokens: int, ms: floa
     step=st.integers(1, 8),
     beyond=st.integers(0, 90),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_linear_law_without_noise_is_extrapolated_exactly(
     base: int, layer: int, fewer: int, step: int, beyond: int
 ) -> None:

@@ -145,7 +145,7 @@ def graphs(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame([*pairs, *((PAGE, name) for name in names)], columns=["rule", "needs"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(graphs())
 def test_every_rule_stands_once_right_of_or_below_what_it_needs(rules: pd.DataFrame) -> None:
     found = columns(rules)

@@ -125,7 +125,7 @@ def test_hostile_text_is_text(text: str, context: dict[str, Any], harmless: Pars
     _check(_page(context, text, tmp_path), harmless, text)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=()), min_size=1))
 def test_any_text_is_text(text: str, context: dict[str, Any], harmless: Parsed, tmp_path: Path) -> None:
     _check(_page(context, text, tmp_path), harmless, text)

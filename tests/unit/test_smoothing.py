@@ -523,7 +523,7 @@ def test_factors_are_known_by_hand() -> None:
 POSITIVE = st.floats(2**-10, 2**10, width=32)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=6))
 def test_at_half_strength_activation_and_weight_end_up_equally_large(channels: list[tuple[float, float]]) -> None:
     activation, weight = (torch.tensor(values) for values in zip(*channels, strict=True))

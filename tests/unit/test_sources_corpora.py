@@ -92,7 +92,7 @@ def test_a_relative_path_starts_at_the_working_folder(tmp_path: Path, monkeypatc
     assert fetch_corpus("small", _entry(Path("lines.jsonl"), "jsonl"))["text"].tolist() == ["here"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=6),
     form=st.sampled_from(["jsonl", "parquet"]),

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inferometer.errors import InferometerError
@@ -158,7 +158,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_rows_come_back_exactly_and_sorted_by_key(rows: list[dict[str, Any]]) -> None:
     frame = pd.DataFrame({column.name: [row[column.name] for row in rows] for column in TABLE.columns})
