@@ -167,6 +167,9 @@ def test_the_navigation_of_a_narrow_screen_folds_and_comes_back(opener: Opener, 
 
 def test_two_models_have_headings_and_tables_of_their_own(opener: Opener, report_of_two_models: Path) -> None:
     with opener(report_of_two_models) as page:
+        for section in ("evaluation", "smoothing", "rotation", "kv_cache"):
+            said_of = page.locator(f"#{section} .shows p strong").all_inner_texts()
+            assert said_of == [MEASURED, "other-llama"], "sentences say whom they are about"
         names = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
         assert len(names) == len(set(names))
         listed = page.eval_on_selector_all("nav li li a", "all => all.map(one => one.textContent)")
