@@ -22,6 +22,7 @@ import torch
 
 from inferometer.errors import InferometerError
 from inferometer.lease import leased
+from inferometer.memory import available_bytes
 from inferometer.runs import Machine
 from inferometer.units import GIB
 
@@ -86,7 +87,7 @@ class Device:
 
     def available_bytes(self) -> int:
         """Memory that could still be had."""
-        return torch.cuda.mem_get_info()[0] if self.kind == "cuda" else int(psutil.virtual_memory().available)
+        return torch.cuda.mem_get_info()[0] if self.kind == "cuda" else available_bytes()
 
     def why_too_large(self, needed_bytes: int) -> str | None:
         """What to say where so much memory can't be had; None where it can."""

@@ -63,6 +63,8 @@ def summarize_gains(windows: Windows, bases: Mapping[str, str], reference: str) 
     rows = []
     for model in dict.fromkeys(model for model, _ in windows):
         for scheme, base in bases.items():
+            if windows[model, scheme].empty or windows[model, base].empty:  # skipped
+                continue
             sample = np.stack([_nll(windows, model, name, reference) for name in (scheme, base, reference)], axis=1)
             ratio = bootstrap(sample, lambda means: np.exp(means[..., 0] - means[..., 1]))
             worse = bootstrap_mean(sample[:, 1] - sample[:, 2]).low > 0
