@@ -165,6 +165,7 @@ def study(schemes: Sequence[str] = EVERY, title: str = "A study of nothing", **t
             "models": [MEASURED, SHAPES],
             "schemes": list(schemes),
             "chapters": list(CHAPTERS),
+            "keep_going": False,
         },
         "calibration": {
             "corpus": "prose",

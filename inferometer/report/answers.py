@@ -162,14 +162,16 @@ def answers(
     config: Mapping[str, Any],
     schemes: pd.DataFrame,
     runs: pd.DataFrame,
+    unlike: Sequence[str],
     manifests: Sequence[Manifest],
     counts: Mapping[str, tuple[int, int]],
     chapters: Mapping[str, Any],
 ) -> Answers:
     """The question and at most five answers.
 
-    `schemes` is a SCHEMES table in the study's order, `runs` a RUN table, `counts` comes from `sampled`, and `chapters`
-    are the contents of profiling, kv_cache, attention and eviction by these names.
+    `schemes` is a SCHEMES table in the study's order, `runs` a RUN table, `unlike` says what follows where machines are
+    not alike, `counts` comes from `sampled`, and `chapters` are the contents of profiling, kv_cache, attention and
+    eviction by these names.
     """
     reference, entries = config["evaluation"]["reference"], config["schemes"]
     shapes = [manifest.name for manifest in manifests if manifest.random_weights]
@@ -189,7 +191,10 @@ def answers(
         Answer("Cache and attention", _of_cache_and_attention(measured, chapters)),
         Answer(
             "What this study can't tell",
-            [limits(schemes, counts, config["evaluation"]["window_tokens"], runs["device"].unique(), once, shapes)],
+            [
+                limits(schemes, counts, config["evaluation"]["window_tokens"], runs["device"].unique(), once, shapes),
+                *unlike,
+            ],
         ),
     ]
     names = runs["device_name"].unique().tolist()

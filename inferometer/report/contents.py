@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from inferometer.calibration.tables import RANGES
+from inferometer.capacity.tables import MACHINE
 from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import ACCURACY, GAINS, PERPLEXITY, SCHEMES
 from inferometer.layers import chosen_layers
@@ -29,6 +30,7 @@ from inferometer.report.generation import generation
 from inferometer.report.glossary import glossary
 from inferometer.report.kv_cache import kv_cache
 from inferometer.report.machine import machine
+from inferometer.report.machines import differences, kinds
 from inferometer.report.page import Figure
 from inferometer.report.profiling import profiling
 from inferometer.report.reading import read_table, without_rows
@@ -220,6 +222,12 @@ def _tokens_per_s(runs: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["model"], rows["scheme"], strict=True), rows["tokens"] / rows["forward_s"], strict=True))
 
 
+def _peaks(results: Path) -> pd.DataFrame:
+    """The MACHINE table, without rows where no chapter of the study needs it."""
+    path = results / "machine.parquet"
+    return read_table(MACHINE, path) if path.exists() else without_rows(MACHINE)
+
+
 def contents(
     config: Mapping[str, Any], results: Path, reported: Path, jobs: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
@@ -242,6 +250,7 @@ def contents(
     gather.silences("evaluation", "decision")
     ranges = gather("calibration", lambda: read_table(RANGES, summary / "ranges.parquet"), without_rows(RANGES))
     runs = gather("machine", lambda: read_table(RUN, summary / "runs.parquet"), without_rows(RUN))
+    unlike = differences(runs, gather("profiling", lambda: _peaks(results), without_rows(MACHINE)))
     models = [
         model
         for name in study["models"]
@@ -263,7 +272,7 @@ def contents(
         "eviction": gather.whole("attention", lambda: eviction(config, results, printed)),
     }
     return {
-        "answers": answers(config, schemes, runs, manifests, counts, chapters),
+        "answers": answers(config, schemes, runs, unlike, manifests, counts, chapters),
         "sampled": counts,
         "scheme_marks": marks.of_schemes(manifests, config["schemes"], schemes),
         "formulas": formulas(reported.parent / "formulas.yaml"),
@@ -290,6 +299,8 @@ def contents(
         "claims": gather.whole("claims", lambda: claims(results)),
         "ranges": ranges,
         "runs": runs,
+        "machine_kinds": kinds(runs),
+        "unlike_machines": unlike,
         "perplexity_figure": Figure(
             summary / "perplexity.svg",
             "Perplexity of each scheme over that of the float model, with paired 95 % intervals: all schemes on a "

@@ -192,7 +192,7 @@ def test_every_model_has_a_sentence_of_its_own_in_each_answer(results: Path) -> 
     schemes = pd.concat([one, one.assign(model="other")])
     runs = read_table(RUN, results / "summary/runs.parquet")
     nothing = {name: _Nothing() for name in ("profiling", "kv_cache", "attention", "eviction")}
-    found = answers.answers(study(), schemes, runs, [], {}, nothing).answers
+    found = answers.answers(study(), schemes, runs, [], [], {}, nothing).answers
     assert [answer.about for answer in found] == ["Bytes for accuracy", "Few bits", "What this study can't tell"]
     assert [len(answer.sentences) for answer in found] == [2, 2, 1]
     assert "other" in found[0].sentences[1]
