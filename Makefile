@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test test-cluster environment check compare docs bench lock clean help
+.PHONY: report test test-cluster environment check compare docs bench lock audit clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,16 @@ bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the 
 lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
 	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt
+
+audit: $(VENV)/audit/bin/pip-audit  ## ask PyPI's advisories about every pin; no answer is no all-clear
+	@$< --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off 2>$(VENV)/audit/log; status=$$?; \
+	tail -n 1 $(VENV)/audit/log; \
+	test $$status -eq 0 || echo "No all-clear: a pin has a known vulnerability, or not all pins could be asked about."; \
+	exit $$status
+
+$(VENV)/audit/bin/pip-audit: | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1
 
 clean:  ## remove the environment and all results
 	rm -rf $(VENV) results .snakemake docs/_build

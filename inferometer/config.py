@@ -1,7 +1,7 @@
 """Reading and validating a study's configuration, before anything is downloaded or loaded."""
 
 import functools
-import json
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -11,19 +11,23 @@ from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
 from inferometer.attention.names import DUMMIES, FIRST_TOKENS
-from inferometer.capacity.catalogue import gpu_names, model_names
+from inferometer.bounded_yaml import parts_of_value, read_yaml, too_much
+from inferometer.capacity.catalogue import config_file, gpu_names, model_names
 from inferometer.chapters import WEIGHTLESS
 from inferometer.claims.ledger import read_claims
 from inferometer.errors import InferometerError
 from inferometer.quantization.formats import BLOCKS
 from inferometer.scheme_checks import calibrates, faults
-from inferometer.strict_schema import StrictValidator, dotted
+from inferometer.sources.reasons import reason_of
+from inferometer.strict_schema import LONGEST_LIST, LONGEST_VALUE, StrictValidator, brief, dotted, listed, shortened
 
 Config = dict[str, Any]
 
 LOOKING = ("saliency", "received_attention")  # features that change how attention is computed while they are taken
 
 SCHEMA_FILE = Path("config/schema.yaml")
+DEFAULT_FILE = Path("config/config.yaml")
+INTEGER_BITS = 63  # what tables and tensors hold, beside the sign
 LEDGER_FILE = Path("report/claims.yaml")
 
 
@@ -44,35 +48,57 @@ def _sentence(error: ValidationError) -> str:
     expected: Any = error.validator_value
     if "propertyNames" in error.absolute_schema_path:
         return (
-            f"{prefix} defines {value!r}; a name has up to 64 lower-case letters, digits, dots, hyphens and "
+            f"{prefix} defines {brief(value)}; a name has up to 64 lower-case letters, digits, dots, hyphens and "
             "underscores, with a letter or digit at both ends."
         )
     match error.validator:
         case "additionalProperties":
             known = sorted(cast(Mapping[str, Any], error.schema).get("properties", {}))
             unknown = [f"`{dotted([*error.absolute_path, str(key)])}`" for key in value if key not in known]
-            return f"unknown configuration key {', '.join(unknown)}; known here: {', '.join(known)}."
+            return f"unknown configuration key {listed(unknown)}; known here: {', '.join(known)}."
         case "required":
             missing = [key for key in expected if key not in value]
             return f"{prefix} lacks {', '.join(f'`{key}`' for key in missing)}."
         case "enum":
-            return f"{prefix} is {value!r}; it must be one of {', '.join(map(str, expected))}."
+            return f"{prefix} is {brief(value)}; it must be one of {', '.join(map(str, expected))}."
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             bounds = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than"}
             bound = bounds.get(str(error.validator), "less than")
-            return f"{prefix} is {value!r}; it must be {bound} {expected}."
+            return f"{prefix} is {brief(value)}; it must be {bound} {expected}."
         case "anyOf":
-            return f"{prefix} is {value!r}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
+            return f"{prefix} is {brief(value)}; it must be {cast(Mapping[str, Any], error.schema)['description']}."
         case "type":
-            return f"{prefix} is {value!r}; it must be of type {expected}."
+            return f"{prefix} is {brief(value)}; it must be of type {expected}."
         case "minItems":
             return f"{prefix} is a list of {len(value)}, which is too short; list at least {expected}."
         case "minLength":
             return f"{prefix} is empty; write at least one character."
         case "pattern":
-            return f"{prefix} is {value!r}; it must match the pattern {expected}."
+            return f"{prefix} is {brief(value)}; it must match the pattern {expected}."
         case _:
-            return f"{prefix}: {error.message}."
+            return f"{prefix}: {shortened(error.message, LONGEST_LIST)}."
+
+
+def _check_plain(value: Any, path: tuple[str | int, ...] = ()) -> None:
+    """Nothing may be in a configuration but what every later step can write down: the schema leaves parts open."""
+    where = f"configuration key `{dotted(path)}`" if path else "the configuration"
+    match value:
+        case dict():
+            for key, part in value.items():
+                if not isinstance(key, str):
+                    raise ConfigError(f"{where} defines {brief(key)}, which is no text; put it in quotes.")
+                _check_plain(part, (*path, key))
+        case list():
+            for place, part in enumerate(value):
+                _check_plain(part, (*path, place))
+        case int() if value.bit_length() > INTEGER_BITS:
+            raise ConfigError(f"{where} is a whole number of {value.bit_length()} bits; {INTEGER_BITS} are the most.")
+        case None | str() | int() | float():
+            pass
+        case _:
+            raise ConfigError(
+                f"{where} is {brief(value)}, which is no text, number, list or mapping; put it in quotes if it is text."
+            )
 
 
 def _check_names(config: Config) -> None:
@@ -111,7 +137,7 @@ def _check_names(config: Config) -> None:
     ]
     for key, section, name in uses:
         if name not in config[section]:
-            known = ", ".join(sorted(config[section]))
+            known = listed(sorted(config[section]))
             raise ConfigError(
                 f"configuration key `{key}` names {name!r}, which `{section}` does not define; it defines {known}."
             )
@@ -205,7 +231,7 @@ def _check_caches(config: Config) -> None:
             if name not in policies:
                 raise ConfigError(
                     f"configuration key `kv_cache.schemes.{scheme}` names {name!r}, which `kv_cache.policies` does not "
-                    f"define; it defines {', '.join(sorted(policies))}."
+                    f"define; it defines {listed(sorted(policies))}."
                 )
         if not policies[names[0]] == {}:
             raise ConfigError(
@@ -243,7 +269,7 @@ def _check_attention(config: Config) -> None:
         if own["first_token"][key] not in known:
             raise ConfigError(
                 f"configuration key `attention.first_token.{key}` is {own['first_token'][key]!r}, which "
-                f"`attention.inputs` does not have; it has {', '.join(known)}."
+                f"`attention.inputs` does not have; it has {listed(known)}."
             )
     for name in own["first_token"]["words"]:
         if name in FIRST_TOKENS:
@@ -257,7 +283,7 @@ def _check_attention(config: Config) -> None:
             rounding = sorted(policy for policy, entry in policies.items() if entry)
             raise ConfigError(
                 f"configuration key `attention.rounding.policies` names {name!r}, which is no policy of "
-                f"`kv_cache.policies` that rounds; those are {', '.join(rounding)}."
+                f"`kv_cache.policies` that rounds; those are {listed(rounding)}."
             )
         if policies[name].get("feature") in LOOKING:
             raise ConfigError(
@@ -288,11 +314,9 @@ def _widths(config: Config, folder: Path) -> Iterator[tuple[str, int]]:
         fields: Mapping[str, Any] = entry.get("config", {})
         if entry["source"] == "local" and (stated := folder / entry["path"] / "config.json").exists():
             try:
-                fields = json.loads(stated.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ConfigError(
-                    f"configuration key `models.{name}.path`: {stated} is not JSON; get the whole model."
-                ) from error
+                fields = config_file(stated)
+            except InferometerError as error:
+                raise ConfigError(f"configuration key `models.{name}.path`: {error}") from error
         for key in ("hidden_size", "intermediate_size", "n_embd", "ffn_dim", "n_inner"):
             if isinstance(fields.get(key), int):
                 yield name, fields[key]
@@ -315,25 +339,76 @@ def _check_group_sizes(config: Config, folder: Path) -> None:
                     )
 
 
+def _missing(path: Path, *, may_be_folder: bool) -> str | None:
+    """Why nothing can be read from a path, as the end of a sentence; a device or a pipe would be read for ever."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) and may_be_folder:
+            next(path.iterdir(), None)
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:
+        return f"can't be read ({reason_of(error)})"
+    if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and may_be_folder):
+        return None
+    return "is neither a file nor a folder" if may_be_folder else "is not a file"
+
+
+def _check_braces(key: str, path: str) -> None:
+    if set("{}") & set(path):
+        raise ConfigError(
+            f"configuration key `{key}` has a brace, which would pass for a wildcard; rename the file or folder."
+        )
+
+
 def _check_local_files(config: Config, folder: Path) -> None:
     for section in ("models", "corpora", "question_sets", "image_sets"):
         for name, entry in config[section].items():
             for key in ("path", "train", "test"):
-                if entry["source"] == "local" and key in entry and not (folder / entry[key]).exists():
+                if entry["source"] != "local" or key not in entry:
+                    continue
+                _check_braces(f"{section}.{name}.{key}", entry[key])
+                if reason := _missing(folder / entry[key], may_be_folder=section == "models"):
                     raise ConfigError(
-                        f"configuration key `{section}.{name}.{key}` names {entry[key]}, which does not exist."
+                        f"configuration key `{section}.{name}.{key}` names {shortened(entry[key], LONGEST_VALUE)}, "
+                        f"which {reason}."
                     )
 
 
 def _check_claims(config: Config, root: Path, folder: Path) -> None:
     """Files of claims must exist and be such, and no claim may have the id of another, the shipped ones included."""
     for name in config["claims"]:
-        if not (folder / name).is_file():
-            raise ConfigError(f"configuration key `claims` names {name}, which is not a file; make it or take it out.")
+        _check_braces("claims", name)
+        if reason := _missing(folder / name, may_be_folder=False):
+            shown = shortened(name, LONGEST_VALUE)
+            raise ConfigError(f"configuration key `claims` names {shown}, which {reason}; make it or take it out.")
     try:
         read_claims([root / LEDGER_FILE, *(folder / name for name in config["claims"])])
     except InferometerError as error:
         raise ConfigError(f"configuration key `claims`: {error}") from error
+
+
+def _laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what the overlay says: mappings are merged at every depth, and all else is replaced."""
+    merged = {
+        key: _laid_over(base[key], value) if isinstance(base.get(key), dict) and isinstance(value, dict) else value
+        for key, value in overlay.items()
+    }
+    return {**base, **merged}
+
+
+def read_study(root: Path, overlay: Path | None) -> Config:
+    """The default configuration with an overlay's keys, as Snakemake lays them over it, not checked yet.
+
+    Raises InferometerError naming a file that can't be read.
+    """
+    config = read_yaml(root / DEFAULT_FILE, "the configuration")
+    if overlay is None:
+        return cast(Config, config)
+    own = read_yaml(overlay, "the configuration")
+    if not isinstance(own, dict):
+        raise InferometerError(f"the configuration {overlay} is no mapping of keys to values.")
+    return _laid_over(config, own)
 
 
 def check(config: Config, root: Path) -> None:
@@ -341,6 +416,9 @@ def check(config: Config, root: Path) -> None:
 
     `root` holds the project; no file that the configuration names is looked for.
     """
+    if reason := too_much(config, parts_of_value):
+        raise ConfigError(f"the configuration can't be read: {reason}; shorten it.")
+    _check_plain(config)
     error = best_match(StrictValidator(schema(root)).iter_errors(config))
     if error is not None:
         raise ConfigError(_sentence(error))

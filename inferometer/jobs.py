@@ -59,7 +59,9 @@ def job(log_file: str | Path) -> Iterator[Stopwatch]:
     except InferometerError as error:
         log.error("%s", error)
         sys.exit(1)
-    except Exception:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # a library in Rust panics with a kind of its own
         log.error("unexpected error\n%s", traceback.format_exc())
         sys.exit(1)
     finally:

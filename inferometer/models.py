@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from inferometer.device import Device
 from inferometer.errors import InferometerError
 from inferometer.manifest import Manifest
+from inferometer.sources.reasons import reason_of
 
 transformers_logging.disable_progress_bar()
 
@@ -57,9 +58,15 @@ def check_nothing_is_missing(loading: Mapping[str, Any], what: str) -> None:
 def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises InferometerError when the checkpoint is not whole."""
     _check_files(manifest, checkpoint)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        checkpoint, local_files_only=True, trust_remote_code=False
-    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # it stumbles over whatever is wrong with its files
+        raise InferometerError(
+            f"{manifest.name} has no tokenizer that can be read without running foreign code ({reason_of(error)}); "
+            "choose another model."
+        ) from error
     tokenizer.model_max_length = 2**62  # whole corpora are tokenized at once and cut into windows afterwards
     return tokenizer
 
@@ -98,15 +105,21 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
         own = getattr(torch, manifest.dtype if dtype == "auto" else dtype)
         model = _random_model(config, own, manifest.seed)
     else:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # said in a sentence of our own
-            output_loading_info=True,
-        )
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # said in a sentence of our own
+                output_loading_info=True,
+            )
+        except Exception as error:  # it stumbles over whatever is wrong with its files
+            raise InferometerError(
+                f"{manifest.name} can't be loaded as transformers loads models ({reason_of(error)}); choose another "
+                "model, or more memory."
+            ) from error
         model, loading = loaded
         check_nothing_is_missing(loading, f"the checkpoint {checkpoint}")
     model.config.use_cache = False

@@ -9,14 +9,31 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from inferometer.errors import InferometerError
+from inferometer.limits import limited
+from inferometer.sources.reasons import reason_of
+
+TEMPLATE_SECONDS = 30  # that a chat template may run; usual ones take a thousandth of one
+TEMPLATE_BYTES = 2**30
+
 
 def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    """Token ids [1, tokens] of a prompt, in the model's chat format where it has one."""
+    """Token ids [1, tokens] of a prompt, in the model's chat format where it has one.
+
+    Raises InferometerError where the format is a program that fails, or takes too much time or memory.
+    """
     if tokenizer.chat_template:
         message = [{"role": "user", "content": text}]
-        chat: Any = tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
+        try:
+            with limited(TEMPLATE_SECONDS, TEMPLATE_BYTES):
+                chat: Any = tokenizer.apply_chat_template(
+                    message, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                )
+        except Exception as error:  # a template is a program of the model's maker
+            raise InferometerError(
+                f"the chat template of the model can't be used ({reason_of(error)}); mend it, or take it out of the "
+                "model's folder."
+            ) from error
         tokens: Tensor = chat["input_ids"]
         return tokens
     plain: Any = tokenizer(text, return_tensors="pt")

@@ -98,7 +98,10 @@ def what_to_fetch(section):
 
 
 def local_files(section):
-    """The files behind a local source, so that a changed file is noticed; nothing for the others."""
+    """The files behind a local source, so that a changed file is noticed; nothing for the others.
+
+    Braces would pass for wildcards: a path has none, and files that do are not a model's.
+    """
 
     def files(wildcards):
         (name,) = wildcards
@@ -111,7 +114,9 @@ def local_files(section):
         return (
             [path]
             if path.is_file()
-            else sorted(p for p in path.iterdir() if p.is_file())
+            else sorted(
+                p for p in path.iterdir() if p.is_file() and not set("{}") & set(p.name)
+            )
         )
 
     return files

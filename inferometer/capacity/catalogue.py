@@ -11,10 +11,12 @@ import yaml
 
 from inferometer.capacity.shapes import Shape, shape_of
 from inferometer.errors import InferometerError
+from inferometer.sources.reasons import reason_of
 from inferometer.units import GIB
 
 FOLDER = Path(__file__).parent
 NEWEST = "main"
+LARGEST_BYTES = 2**24  # of a config.json, which has some thousands
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,14 @@ def model_source(name: str) -> str:
 def config_file(path: Path) -> Mapping[str, Any]:
     """The fields of a config.json. Raises InferometerError naming the file when it is none."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a file")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ValueError(f"it has more than {LARGEST_BYTES:,} bytes")
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InferometerError(f"{path} can't be read as a model's configuration ({error}); get it again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = reason_of(error)
+        raise InferometerError(f"{path} can't be read as a model's configuration ({reason}); get it again.") from error
     if not isinstance(fields, dict):
         raise InferometerError(f"{path} holds no fields of a configuration; get it again.")
     return fields

@@ -11,8 +11,9 @@ import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
+from inferometer.bounded_yaml import read_yaml
 from inferometer.errors import InferometerError
-from inferometer.strict_schema import StrictValidator, dotted
+from inferometer.strict_schema import LONGEST_LIST, StrictValidator, brief, dotted, listed, shortened
 
 SCHEMA_FILE = Path(__file__).parent / "schema.yaml"
 RELATIONS = ("equals", "at_least", "at_most", "more_than", "less_than", "between")
@@ -103,22 +104,22 @@ def _sentence(error: ValidationError, entries: Any, file: Path) -> str:
     known = cast(Mapping[str, Any], error.schema).get("properties", {})
     match error.validator:
         case "additionalProperties":
-            unknown = ", ".join(f"`{name}`" for name in value if name not in known)
+            unknown = listed(f"`{name}`" for name in value if name not in known)
             return f"{prefix} has the unknown key {unknown}; known here: {', '.join(known)}."
         case "required":
             missing = ", ".join(f"`{name}`" for name in expected if name not in value)
             return f"{prefix} lacks {missing}."
         case "enum":
-            return f"{prefix} is {value!r}; it must be one of {', '.join(expected)}."
+            return f"{prefix} is {brief(value)}; it must be one of {', '.join(expected)}."
         case "type":
             kinds = expected if isinstance(expected, str) else " or ".join(expected)
-            return f"{prefix} is {value!r}; it must be of type {kinds}."
+            return f"{prefix} is {brief(value)}; it must be of type {kinds}."
         case "pattern":
-            return f"{prefix} is {value!r}; it may have lower-case letters, digits and hyphens between them."
+            return f"{prefix} is {brief(value)}; it may have lower-case letters, digits and hyphens between them."
         case "minLength" | "minProperties":
             return f"{prefix} is empty; fill it in or leave it out."
         case _:
-            return f"{prefix}: {error.message}."
+            return f"{prefix}: {shortened(error.message, LONGEST_LIST)}."
 
 
 def _number(value: float) -> str:
@@ -187,15 +188,7 @@ def read_claims(files: Iterable[Path]) -> list[Claim]:
     """
     claims: dict[str, Claim] = {}
     for file in files:
-        try:
-            entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise InferometerError(f"cannot read the claims in {file}: {reason}.") from error
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f" at line {mark.line + 1}" if mark else ""
-            raise InferometerError(f"the claims in {file} are not YAML{line}; mend the file.") from error
+        entries = read_yaml(file, "the claims in")
         found = best_match(StrictValidator(_schema()).iter_errors(entries))
         if found is not None:
             raise InferometerError(_sentence(found, entries, file))

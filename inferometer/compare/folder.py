@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from inferometer.bounded_yaml import read_yaml
 from inferometer.errors import InferometerError
 from inferometer.files import sha256_of
 from inferometer.tables import Table
@@ -65,10 +65,7 @@ class Folder:
         path = self.path / "provenance/configuration.yaml"
         if not path.exists():
             return None
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InferometerError(f"{path} is not YAML; draw the page of that study again.") from error
+        content = read_yaml(path, "the configuration")
         if not isinstance(content, dict):
             raise InferometerError(f"{path} is not a configuration; draw the page of that study again.")
         return _leaves(content)

@@ -7,38 +7,14 @@ What the folder lacks is said on the page, in the place of what it would show.
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from inferometer.config import check
+from inferometer.config import check, read_study
 from inferometer.errors import InferometerError
 from inferometer.report.contents import contents
 from inferometer.report.page import render
 
 ROOT = Path(__file__).parents[2]
-
-
-def _laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what the overlay says: mappings are merged at every depth, and all else is replaced."""
-    merged = {
-        key: _laid_over(base[key], value) if isinstance(base.get(key), dict) and isinstance(value, dict) else value
-        for key, value in overlay.items()
-    }
-    return {**base, **merged}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A YAML file with a mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InferometerError(f"cannot read the configuration {path}: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise InferometerError(f"the configuration {path} is no mapping of keys to values.")
-    return content
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not options.results.is_dir():
             raise InferometerError(f"{options.results} is no folder of results.")
-        config = _laid_over(_read(ROOT / "config/config.yaml"), _read(options.config) if options.config else {})
+        config = read_study(ROOT, options.config)
         check(config, ROOT)
         context = contents(config, options.results, ROOT / "report/reported.yaml")
         render(ROOT / "report", output, context, complete=False)

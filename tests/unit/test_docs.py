@@ -14,7 +14,12 @@ from inferometer.tables_doc import Declaration, declared_tables, document, files
 ROOT = Path(__file__).parents[2]
 PAGES = [
     page
-    for page in (ROOT / "README.md", ROOT / "config" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in (
+        ROOT / "README.md",
+        ROOT / "SECURITY.md",
+        ROOT / "config" / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
     if page.exists()
 ]
 RULE_COLUMNS = ("rule", "rules", "rules that run again")
@@ -158,3 +163,9 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     pages = {page.stem for page in (tmp_path / "site").glob("*.html")}
     assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= pages
+
+
+def test_every_file_that_security_names_exists() -> None:
+    named = re.findall(r"`((?:inferometer|tests)/[\w./]+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -35,3 +35,8 @@ def test_constraints_hold_the_same_pins_and_those_of_all_that_comes_along() -> N
     direct = _pins([*PROJECT["dependencies"], *EXTRAS])
     assert direct.items() <= constraints.items()
     assert len(constraints) > len(direct)
+
+
+def test_constraints_are_exact_pins_of_versions_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line)] == []
