@@ -1,5 +1,6 @@
 # Inferometer: the way in. What depends on what is in rules/, what is computed in inferometer/.
 
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -10,9 +11,13 @@ from inferometer.chapters import names_read
 from inferometer.code_version import code_version
 from inferometer.config import validate
 from inferometer.errors import InferometerError
+from inferometer.jobs import CALLER
 from inferometer.scheme_checks import calibrates
 
 min_version("9.0")
+
+# Jobs end when this process does, however it ends.
+os.environ[CALLER] = str(os.getpid())
 
 
 configfile: Path(workflow.basedir, "config", "config.yaml")

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and digests that say which file it is."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -46,6 +47,15 @@ def _cannot_write(path: Path, error: OSError | SafetensorError) -> InferometerEr
     return InferometerError(f"cannot write {path}: {reason}{where}; nothing was kept.")
 
 
+def _remove_what_killed_jobs_left(path: Path) -> None:
+    for ending in ("partial", "retired"):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.{ending}"):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` only if the block succeeds.
@@ -55,6 +65,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_what_killed_jobs_left(path)
         yield partial
         partial.replace(path)
     except (OSError, SafetensorError) as error:
@@ -69,8 +80,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Like `whole_file` for a folder: what stood at `path` is replaced only when the new one is complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     retired = path.with_name(f".{path.name}.{os.getpid()}.retired")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        _remove_what_killed_jobs_left(path)
         partial.mkdir(parents=True)
         yield partial
         if path.is_dir():

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import select
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ import psutil
 from inferometer.errors import InferometerError
 
 log = logging.getLogger("inferometer")
+
+CALLER = "INFEROMETER_CALLER"  # environment variable: process id of the Snakemake that runs the jobs
 
 
 def _seconds_since_process_start() -> float:
@@ -37,17 +42,49 @@ class Stopwatch:
             log.info("%s took %.2f s", name, self.seconds[name])
 
 
+def _end_with_caller() -> None:
+    """Make this process end as soon as its caller does.
+
+    A job that outlived a killed Snakemake would write over what the next call makes, perhaps of other settings.
+    """
+    if CALLER not in os.environ:
+        return
+    try:
+        caller = os.pidfd_open(int(os.environ[CALLER]))
+    except ProcessLookupError:
+        sys.exit(1)
+    except (AttributeError, OSError):  # a system that can't say when a process ends
+        return
+
+    def wait() -> None:
+        select.select([caller], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose messages reach standard error where the file can't take them, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
 @contextmanager
 def job(log_file: str | Path) -> Iterator[Stopwatch]:
     """Run a script's body with its log file set up, and end it with status 1 and a readable log if it fails.
 
     A fault that the user can mend is one sentence; anything else leaves its traceback in the log.
     """
+    _end_with_caller()
     path = Path(log_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log_handler = _LogFile(path, mode="w")
+    except OSError as error:
+        sys.exit(f"cannot write {path}: {error.strerror}; nothing was done.")
     logging.basicConfig(
-        filename=path,
-        filemode="w",
+        handlers=[log_handler],
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
         force=True,

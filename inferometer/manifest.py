@@ -1,11 +1,24 @@
 """What a fetched checkpoint is, as a small file beside it; needs no torch."""
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inferometer.errors import InferometerError
+
+DIGEST = "sha256"
+
+
+def _as_json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_as_json(fields).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -35,18 +48,21 @@ class Manifest:
     files: tuple[CheckpointFile, ...]
 
     def write(self, path: Path) -> None:
-        """Write as JSON, byte-stable."""
-        content = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-        path.write_text(content, encoding="utf-8")
+        """Write as JSON with a digest of itself, byte-stable."""
+        fields = dataclasses.asdict(self)
+        path.write_text(_as_json({**fields, DIGEST: _digest(fields)}), encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> "Manifest":
-        """Read what `write` wrote. Raises InferometerError when the file is missing or is something else."""
+        """Read what `write` wrote. Raises InferometerError when the file is missing, damaged or is something else."""
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
+            digest = fields.pop(DIGEST, None)  # none in results of an earlier version
+            if digest not in (None, _digest(fields)):
+                raise ValueError("another digest")
             fields["files"] = tuple(CheckpointFile(**file) for file in fields["files"])
             return Manifest(**fields)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InferometerError(
                 f"{path} is not a manifest of this version ({type(error).__name__}); delete it and run again."
             ) from error

@@ -4,6 +4,7 @@ Only `sources` writes checkpoints; everything else opens them through here, offl
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from inferometer.device import Device
 from inferometer.errors import InferometerError
+from inferometer.files import sha256_of
 from inferometer.manifest import Manifest
 from inferometer.sources.reasons import reason_of
 
@@ -34,15 +36,21 @@ RANDOM_BLOCK = 2**20 - 3  # values; no multiple of a width, so that rows of a ma
 RANDOM_STD = 0.02  # as transformers draws them for most models
 
 
-def _check_files(manifest: Manifest, checkpoint: Path) -> None:
+def _check_files(manifest: Manifest, checkpoint: Path, weights: bool) -> None:
+    """Hold a checkpoint against its manifest: all sizes, and digests of what is read, which may include `weights`."""
+    anew = f"delete {checkpoint} and run again, so that the model is fetched anew."
     for file in manifest.files:
         path = checkpoint / file.name
         size = path.stat().st_size if path.exists() else None
         if size != file.bytes:
             state = "is missing" if size is None else f"has {size} bytes instead of {file.bytes}"
-            raise InferometerError(
-                f"{path} {state}; delete {checkpoint} and run again, so that the model is fetched anew."
-            )
+            raise InferometerError(f"{path} {state}; {anew}")
+    read = [file for file in manifest.files if weights or not file.name.endswith(".safetensors")]
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        digests = pool.map(lambda file: sha256_of(checkpoint / file.name), read)
+        for file, digest in zip(read, digests, strict=True):
+            if digest != file.sha256:
+                raise InferometerError(f"{checkpoint / file.name} was changed since it was fetched; {anew}")
 
 
 def check_nothing_is_missing(loading: Mapping[str, Any], what: str) -> None:
@@ -56,8 +64,8 @@ def check_nothing_is_missing(loading: Mapping[str, Any], what: str) -> None:
 
 
 def load_tokenizer(manifest: Manifest, checkpoint: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raises InferometerError when the checkpoint is not whole."""
-    _check_files(manifest, checkpoint)
+    """The model's tokenizer. Raises InferometerError when the checkpoint is not as it was fetched."""
+    _check_files(manifest, checkpoint, weights=False)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
@@ -96,9 +104,9 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
     """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
 
     Weights are touched once, so that memory-mapped pages count as the model's, not the first measurement's.
-    Raises InferometerError when the checkpoint is not whole or lacks tensors.
+    Raises InferometerError when the checkpoint is not as it was fetched or lacks tensors.
     """
-    _check_files(manifest, checkpoint)
+    _check_files(manifest, checkpoint, weights=True)
     if manifest.random_weights:
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
         assert manifest.seed is not None

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from inferometer.errors import InferometerError
 from inferometer.intervals import bootstrap_mean
 
 Choices = Mapping[tuple[str, str], pd.DataFrame]
@@ -35,7 +36,7 @@ def summarize_accuracy(choices: Choices, reference: str) -> pd.DataFrame:
     """A row of the ACCURACY table for each question set of each (model, scheme) of `choices`, which holds CHOICES.
 
     Every scheme is paired with the `reference` scheme of the same model, item by item.
-    Raises ValueError when the two were not scored on the same items.
+    Raises InferometerError when the two were not scored on the same items.
     """
     rows = []
     for (model, scheme), table in choices.items():
@@ -46,7 +47,10 @@ def summarize_accuracy(choices: Choices, reference: str) -> pd.DataFrame:
             for frame in (table, choices[model, reference])
         )
         if not table[IDENTITY].equals(base[IDENTITY]):
-            raise ValueError(f"{scheme} and {reference} of {model} were not scored on the same questions")
+            raise InferometerError(
+                f"{scheme} and {reference} of {model} were not scored on the same questions, so one of their tables "
+                "choices.parquet is of another study or model; delete it and run again."
+            )
         for name, endings in table.groupby("question_set"):
             correct, correct_in_reference = _correct(endings), _correct(base.loc[endings.index])
             row = {

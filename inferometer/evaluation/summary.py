@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from inferometer.errors import InferometerError
 from inferometer.evaluation.tables import GAINS
 from inferometer.intervals import Interval, bootstrap, bootstrap_mean
 
@@ -17,7 +18,10 @@ def _nll(windows: Windows, model: str, scheme: str, reference: str) -> NDArray[n
     identity = ["corpus", "protocol", "window", "tokens"]
     table, base = (windows[model, name].sort_values("window", ignore_index=True) for name in (scheme, reference))
     if not table[identity].equals(base[identity]):
-        raise ValueError(f"{scheme} and {reference} of {model} were not scored on the same windows")
+        raise InferometerError(
+            f"{scheme} and {reference} of {model} were not scored on the same windows, so one of their tables "
+            "perplexity.parquet is of another study or model; delete it and run again."
+        )
     return table["nll"].to_numpy(dtype=np.float64)
 
 
@@ -26,7 +30,7 @@ def summarize_perplexity(windows: Windows, reference: str) -> pd.DataFrame:
 
     Every scheme is paired with the `reference` scheme of the same model, window by window: text that is hard is
     hard for both, so the interval of the ratio is far narrower than those of the perplexities.
-    Raises ValueError when the two were not scored on the same windows.
+    Raises InferometerError when the two were not scored on the same windows.
     """
     rows = []
     for (model, scheme), table in windows.items():

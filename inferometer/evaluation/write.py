@@ -1,17 +1,17 @@
 """Writing an evaluation's tables, and the float model's hidden states for the schemes that come after it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from inferometer.errors import InferometerError
 from inferometer.evaluation.evaluate import Evaluation
 from inferometer.evaluation.reference import Reference
 from inferometer.evaluation.tables import CHOICES, FIDELITY, LAYERS, STORAGE, WINDOWS
-from inferometer.files import whole_file
 from inferometer.tables import write_table
+from inferometer.tensors import read_tensors, write_tensors
 
 
 def write_evaluation(
@@ -31,14 +31,20 @@ def write_evaluation(
     for name, (table, frame) in tables.items():
         write_table(table, frame, Path(files[name]))
     if files.get("hidden"):
-        with whole_file(Path(files["hidden"])) as partial:
-            save_file({"hidden": torch.cat(result.scores.hidden), "packs": torch.tensor(result.packs)}, partial)
+        tensors = {"hidden": torch.cat(result.scores.hidden), "packs": torch.tensor(result.packs)}
+        write_tensors(tensors, Path(files["hidden"]))
 
 
-def read_reference(path: Path) -> Reference:
-    """What the float model left for the other schemes. Raises InferometerError on a file that holds something else."""
-    try:
-        tensors = load_file(path)
-        return Reference(list(tensors["hidden"].split(1)), bool(tensors["packs"]))
-    except Exception as error:  # safetensors raises classes of its own
-        raise InferometerError(f"cannot read the hidden states {path}: {error}; delete it and run again.") from error
+def read_reference(path: Path, windows: Sequence[Tensor], width: int) -> Reference:
+    """What the float model left for the other schemes: hidden states of these windows, as wide as its head's input.
+
+    Raises InferometerError naming the file when it is damaged or was left by other windows or another model.
+    """
+    tensors = read_tensors(path, "hidden", "packs")
+    found, expected = tuple(tensors["hidden"].shape), (len(windows), windows[0].shape[1], width)
+    if found != expected:
+        raise InferometerError(
+            f"{path} holds hidden states of another model or text: {found} windows, tokens and channels instead of "
+            f"{expected}; delete it and run again."
+        )
+    return Reference(list(tensors["hidden"].split(1)), bool(tensors["packs"]))

@@ -6,8 +6,10 @@ comparison with the float network is paired, image by image.
 """
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -17,6 +19,7 @@ from torch.nn import functional
 from inferometer.device import Device
 from inferometer.fundamentals.quantized_linear import QuantLinear
 from inferometer.fundamentals.seeded import seeded
+from inferometer.tensors import read_tensors
 
 CLASSES = 10
 WIDTHS = (128, 64)  # of the two layers in the middle
@@ -41,6 +44,11 @@ class Digits:
         """The same images on a device."""
         tensors = (self.train_images, self.train_labels, self.test_images, self.test_labels)
         return Digits(*(tensor.to(device.torch_device) for tensor in tensors))
+
+
+def read_digits(path: Path) -> Digits:
+    """An image set's file. Raises InferometerError naming it when it is damaged or holds something else."""
+    return Digits(**read_tensors(path, *(field.name for field in dataclasses.fields(Digits))))
 
 
 def new_network(pixels: int) -> nn.Sequential:

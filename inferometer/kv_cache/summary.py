@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from inferometer.errors import InferometerError
 from inferometer.evaluation.choices_summary import IDENTITY, correct_items
 from inferometer.intervals import bootstrap_mean
 from inferometer.kv_cache.tables import CACHE_PAIRS
@@ -68,11 +69,13 @@ class _Scores:
         return _Scores(tokens[PLACE], means, endings[QUESTION], correct_items(endings)["acc"], float(held.mean()))
 
     def check(self, other: "_Scores", names: str) -> None:
-        """Raise ValueError where two policies were not scored on the same texts, so that they can't be paired."""
-        if not self.tokens.equals(other.tokens):
-            raise ValueError(f"{names} were not scored on the same windows")
-        if not self.endings.equals(other.endings):
-            raise ValueError(f"{names} were not scored on the same questions")
+        """Raise InferometerError where two policies were not scored on the same texts, so that they can't be paired."""
+        for what, own, others in (("windows", self.tokens, other.tokens), ("questions", self.endings, other.endings)):
+            if not own.equals(others):
+                raise InferometerError(
+                    f"{names} were not scored on the same {what}, so one of them has tables in kv_cache/ of another "
+                    "study or model; delete them and run again."
+                )
 
 
 def _bounds(name: str, sample: NDArray[np.float64]) -> Row:
@@ -168,7 +171,7 @@ def _scored(own: _Scores, base: _Scores) -> Row:
 def summarize(cells: Cells, lengths: pd.DataFrame, policies: Policies) -> pd.DataFrame:
     """The KV_CACHE table of the raw tables and their CACHE_LENGTHS. `policies` are entries of the configuration.
 
-    Raises ValueError where a policy and the float cache were not scored on the same windows or questions.
+    Raises InferometerError where a policy and the float cache were not scored on the same windows or questions.
     """
     rows: list[Row] = []
     reference = reference_of(policies)
@@ -218,7 +221,7 @@ def paired(policies: Policies) -> Iterator[tuple[str, str]]:
 def pairs(cells: Cells, policies: Policies) -> pd.DataFrame:
     """The CACHE_PAIRS table of the raw tables; pairs of which one could not run are left out.
 
-    Raises ValueError where two policies were not scored on the same windows or questions.
+    Raises InferometerError where two policies were not scored on the same windows or questions.
     """
     rows: list[Row] = []
     for model in dict.fromkeys(model for model, _ in cells):

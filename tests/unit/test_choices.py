@@ -497,7 +497,7 @@ def test_every_set_has_a_row_of_its_own() -> None:
 )
 def test_other_questions_are_never_paired(other: pd.DataFrame) -> None:
     choices = {("a", "fp"): _table([[-1.0, -2.0]] * 4, [0] * 4), ("a", "w8a8"): other}
-    with pytest.raises(ValueError, match="w8a8 and fp of a were not scored on the same questions"):
+    with pytest.raises(InferometerError, match="w8a8 and fp of a were not scored on the same questions"):
         summarize_accuracy(choices, "fp")
 
 

@@ -631,7 +631,7 @@ def test_an_evaluation_is_written_as_declared_and_its_hidden_states_come_back_ex
                 "storage": 1,
             }[name]
         )
-    found = read_reference(tmp_path / "hidden.parquet")
+    found = read_reference(tmp_path / "hidden.parquet", _windows(3), 32)
     assert found.packs == result.packs
     assert len(found.hidden) == 3
     assert all(torch.equal(one, other) for one, other in zip(found.hidden, result.scores.hidden, strict=True))
@@ -649,10 +649,15 @@ def test_hidden_states_that_can_not_be_read_are_an_error_that_names_the_file(tmp
     path = tmp_path / "hidden.parquet"
     assert load_file(path).keys() == {"hidden", "packs"}
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(
-        InferometerError, match=r"cannot read the hidden states .*hidden.parquet: .*; delete it and run"
-    ):
-        read_reference(path)
+    with pytest.raises(InferometerError, match=r"cannot read the tensors .*hidden.parquet: .*; delete it and run"):
+        read_reference(path, _windows(3), 32)
+
+
+@pytest.mark.parametrize(("windows", "width"), [(2, 32), (3, 48)], ids=["other windows", "another width"])
+def test_hidden_states_of_another_text_or_model_are_refused(tmp_path: Path, windows: int, width: int) -> None:
+    write_evaluation(_evaluate(tiny_model("llama"), {}), _files(tmp_path, "hidden"), ORIGIN, MACHINE)
+    with pytest.raises(InferometerError, match=r"hidden\.parquet holds hidden states of another model or text"):
+        read_reference(tmp_path / "hidden.parquet", _windows(windows), width)
 
 
 def test_a_skipped_scheme_leaves_empty_tables_and_its_reason(tmp_path: Path) -> None:
@@ -758,9 +763,9 @@ def test_windows_are_paired_by_their_number_and_not_by_their_place() -> None:
 )
 def test_other_windows_are_never_paired(other: pd.DataFrame) -> None:
     windows = {("a", "fp"): _table(np.ones(COUNT)), ("a", "w8a8"): other, ("a", "w8a8-smooth"): _table(np.ones(COUNT))}
-    with pytest.raises(ValueError, match="w8a8 and fp of a were not scored on the same windows"):
+    with pytest.raises(InferometerError, match="w8a8 and fp of a were not scored on the same windows"):
         summarize_perplexity(windows, "fp")
-    with pytest.raises(ValueError, match="w8a8 and fp of a were not scored on the same windows"):
+    with pytest.raises(InferometerError, match="w8a8 and fp of a were not scored on the same windows"):
         summarize_gains(windows, {"w8a8-smooth": "w8a8"}, "fp")
 
 

@@ -230,9 +230,11 @@ def test_a_killed_job_leaves_the_old_content_under_its_name(tmp_path: Path, writ
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert _read(path) == "old"
+    assert len(list(tmp_path.glob(".result.*.partial"))) == 1
     with {"whole_file": whole_file, "whole_folder": whole_folder}[writer](path) as partial:
         _fill(partial, "new")
     assert _read(path) == "new"
+    assert set(tmp_path.iterdir()) == {path, half}
 
 
 # The sizes lie around that of the chunks in which large files are read.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from inferometer.errors import InferometerError
 from inferometer.intervals import bootstrap_mean
 from inferometer.kv_cache import summary, theory
 from inferometer.kv_cache.cache import Packing
@@ -184,9 +185,9 @@ def test_what_was_scored_on_other_texts_is_not_paired(part: str, column: str, wh
     shifted = getattr(own[MODEL, "static-3"], part)
     changed = dataclasses.replace(own[MODEL, "static-3"], **{part: shifted.assign(**{column: shifted[column] + 1})})
     own[MODEL, "static-3"] = changed
-    with pytest.raises(ValueError, match=f"static-3 and float of m, fp, were not scored on the same {what}"):
+    with pytest.raises(InferometerError, match=f"static-3 and float of m, fp, were not scored on the same {what}"):
         summary.summarize(own, lengths, policies)
-    with pytest.raises(ValueError, match=f"entropy and static-3 of m, fp, were not scored on the same {what}"):
+    with pytest.raises(InferometerError, match=f"entropy and static-3 of m, fp, were not scored on the same {what}"):
         summary.pairs(own, policies)
 
 

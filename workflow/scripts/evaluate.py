@@ -13,7 +13,7 @@ from inferometer.evaluation.write import read_reference, write_evaluation
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
 from inferometer.memory import within_available_memory
-from inferometer.models import load_model, load_tokenizer, weights_bytes
+from inferometer.models import load_model, load_tokenizer, weight_matrix, weights_bytes
 from inferometer.preparation import preparation_of
 from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.recording import write_run
@@ -39,8 +39,9 @@ with job(snakemake.log[0]) as stopwatch:
         files = dict(zip(sets["question_sets"], map(Path, inputs.questions), strict=True))
         questions = read_questions(files, sets["max_items"])
         prompts = encode_questions(tokenizer, questions, manifest.context_tokens)
-        reference = read_reference(Path(inputs.hidden)) if inputs.get("hidden") else None
         model = load_model(manifest, checkpoint, device, snakemake.params.dtype)
+        width = weight_matrix(model.get_output_embeddings()).shape[1]
+        reference = read_reference(Path(inputs.hidden), windows, width) if inputs.get("hidden") else None
         dtype = str(model.dtype).removeprefix("torch.")
     with stopwatch.phase("compute"):
         device.reset_peak_memory()

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from snakemake.iocontainers import Snakemake
 
 from inferometer.device import choose_device
-from inferometer.fundamentals.digits import Digits, measure, new_network
+from inferometer.fundamentals.digits import measure, new_network, read_digits
 from inferometer.fundamentals.seeded import bytes_of
 from inferometer.fundamentals.tables import DIGITS
 from inferometer.jobs import job
@@ -21,7 +20,7 @@ with job(snakemake.log[0]) as stopwatch:
     device = choose_device(snakemake.params.device)
     torch.set_num_threads(1)  # threads would wait for each other longer than they help in layers so small
     with stopwatch.phase("load"):
-        digits = Digits(**load_file(snakemake.input[0]))
+        digits = read_digits(Path(snakemake.input[0]))
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
         table = measure(digits, settings["epochs"], settings["seeds"], settings["bits"], device)
