@@ -8,10 +8,17 @@ from snakemake.iocontainers import Snakemake
 from inferometer.files import whole_file
 from inferometer.jobs import job
 from inferometer.sources.images import fetch_images
+from inferometer.sources.shared import prepare
 
 snakemake: Snakemake
 
+
+def make(path: Path) -> None:
+    """Write the output."""
+    with whole_file(path) as partial:
+        save_file(fetch_images(snakemake.wildcards.image_set, snakemake.params.entry), partial)
+
+
 with job(snakemake.log[0]):
-    images = fetch_images(snakemake.wildcards.image_set, snakemake.params.entry)
-    with whole_file(Path(snakemake.output[0])) as partial:
-        save_file(images, partial)
+    entry, code = snakemake.params.entry, snakemake.params.code
+    prepare(snakemake.wildcards.image_set, entry, snakemake.input, code, [Path(snakemake.output[0])], make)
