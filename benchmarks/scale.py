@@ -4,7 +4,6 @@ The results are those of a finished study, its model repeated under other names,
 the rows. Snakemake itself runs each summary, and the seconds and the memory are those of its own records.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -44,7 +43,8 @@ def _snakemake(folder: Path, overlay: Mapping[str, Any], *arguments: str) -> tup
         _, status, used = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - start
     output = (folder / "output.txt").read_text(encoding="utf-8")
-    if os.waitstatus_to_exitcode(status):
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode and "--lint" not in arguments:  # which ends so where it has anything to say
         raise SystemExit(output)
     return wall_s, used.ru_maxrss / 1024, output
 
@@ -72,12 +72,13 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
             (folder / name).symlink_to(study / name)
     names = [model, *(f"{model}-{number:03}" for number in range(1, models))]
     for name in names[1:]:
-        shutil.copytree(target / model, target / name, symlinks=True)
+        shutil.copytree(target / model, target / name, symlinks=True, copy_function=os.link)
         for path in (target / name).rglob("*.parquet"):
             if "model" in (schema := pq.read_schema(path)).names:
                 content = pq.read_table(path)
                 column = pa.array([name] * len(content), pa.string())
                 place = schema.get_field_index("model")
+                path.unlink()  # the model's own file, too
                 pq.write_table(content.set_column(place, schema.field(place), column), path)
     own = config["models"][model]
     return {
@@ -87,11 +88,12 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
     }
 
 
-def bench_growth(study: Path, config: Mapping[str, Any]) -> None:
-    """Print seconds and peak memory of each summary and of the page with a multiple of the rows."""
+def bench_growth(study: Path) -> None:
+    """Print seconds and peak memory of each summary and of the page with a multiple of a finished study's rows."""
     found: dict[tuple[str, int], tuple[float, float]] = {}
     pages = {}
     study = study.resolve()
+    config = yaml.safe_load((study / "results/provenance/configuration.yaml").read_text(encoding="utf-8"))
     for factor in sorted({*FACTORS, *PAGES}):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -110,17 +112,3 @@ def bench_growth(study: Path, config: Mapping[str, Any]) -> None:
     for factor, size in pages.items():
         seconds, memory = found["report", factor]
         print(f"report, {factor:2} models{seconds:14.1f} s{memory:6.0f} MB; the page has {size:.1f} MB")
-
-
-def main() -> None:
-    """Bench planning, then growth on a finished study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--study", type=Path, required=True, help="folder of a finished study with one measured model")
-    study: Path = parser.parse_args().study
-    written = study / "results/provenance/configuration.yaml"
-    bench_plan()
-    bench_growth(study, yaml.safe_load(written.read_text(encoding="utf-8")))
-
-
-if __name__ == "__main__":
-    main()

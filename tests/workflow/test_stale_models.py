@@ -138,7 +138,7 @@ def two_models(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     both = study.copy(tmp_path_factory.mktemp("two") / "study").changed(add_model)
     shutil.copytree(both.folder / "models" / "tiny", both.folder / "models" / "second")
     shutil.copytree(both.results / "tiny", both.results / "second", symlinks=True)
-    touched = both.snakemake("--touch")
+    touched = both.snakemake("--touch", "--forceall")
     assert touched.status == 0, touched.output
     return both
 
