@@ -4,6 +4,7 @@ The results are those of a finished study, its model repeated under other names,
 the rows. Snakemake itself runs each summary, and the seconds and the memory are those of its own records.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -73,13 +74,17 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
     names = [model, *(f"{model}-{number:03}" for number in range(1, models))]
     for name in names[1:]:
         shutil.copytree(target / model, target / name, symlinks=True, copy_function=os.link)
+        manifest = target / name / "sources/model.json"
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        manifest.unlink()  # a link to the model's own
+        manifest.write_text(json.dumps({**content, "name": name}), encoding="utf-8")
         for path in (target / name).rglob("*.parquet"):
             if "model" in (schema := pq.read_schema(path)).names:
-                content = pq.read_table(path)
-                column = pa.array([name] * len(content), pa.string())
+                rows = pq.read_table(path)
+                column = pa.array([name] * len(rows), pa.string())
                 place = schema.get_field_index("model")
-                path.unlink()  # the model's own file, too
-                pq.write_table(content.set_column(place, schema.field(place), column), path)
+                path.unlink()
+                pq.write_table(rows.set_column(place, schema.field(place), column), path)
     own = config["models"][model]
     return {
         **config,
