@@ -3,7 +3,7 @@
 `make bench` prints the throughput of calibration and evaluation beside that of a plain forward pass of the same model
 on the same text, the memory that calibration adds to the weights, the time of the default study from nothing to its
 report, split into model arithmetic and everything else, with that of a second run, the speed of integer layers,
-what KV caches on few bits take and cost, and what capturing attention takes.
+what KV caches on few bits take and cost, what capturing attention takes, and how plans, summaries and the page grow.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from benchmarks.attention import bench_attention
 from benchmarks.integer import bench_integer_layers, bench_integer_model, seconds_by_round
 from benchmarks.kv_cache import bench_caches
+from benchmarks.scale import bench_growth, bench_plan
 from inferometer.calibration.calibrate import calibrate
 from inferometer.device import choose_device
 from inferometer.evaluation.perplexity import score_windows
@@ -158,6 +159,8 @@ def main() -> None:
         bench_integer_model(_sources(study))
         bench_caches(_sources(study))
         bench_attention(_sources(study))
+        bench_growth(study)
+        bench_plan()
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ class Evidence:
             for name, source in sources().items():
                 if file.is_file() and (folders := source.match(path)) is not None:
                     self._files[name].append((file, folders))
+        self._last: tuple[tuple[str, ...], duckdb.DuckDBPyConnection] | None = None
 
     def is_there(self, name: str) -> bool:
         """Whether the results have any file of a table."""
@@ -150,6 +151,13 @@ class Evidence:
             frame = read_table(source.table, file).assign(**values)
             parts.append(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
         return pa.concat_tables(parts)
+
+    def _database(self, names: tuple[str, ...]) -> duckdb.DuckDBPyConnection:
+        """The database of these tables. The last one is kept: a claim is asked about one model after the other."""
+        if self._last is None or self._last[0] != names:
+            self._last = None  # never two at once
+            self._last = names, self._connect(names)
+        return self._last[1]
 
     def _connect(self, names: Iterable[str]) -> duckdb.DuckDBPyConnection:
         """A database of these tables alone, closed to files, networks, extensions and settings.
@@ -183,26 +191,26 @@ class Evidence:
         Raises QueryError when it is not a single SELECT, can't be run, takes too long, or answers with several rows,
         other columns than `measured`, `low` and `high`, or something else than numbers.
         """
-        with self._connect(tables_of(query)) as connection:
+        connection = self._database(tuple(tables_of(query)))
+        try:
+            statements = connection.extract_statements(query)
+            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+                raise QueryError("it must be one SELECT and nothing else")
+            unknown = statements[0].named_parameters - {"model"}
+            if unknown:
+                raise QueryError(f"it has the parameter ${min(unknown)}, but only $model is given")
+            given = {"model": model} if statements[0].named_parameters else None
+            stop = threading.Timer(LONGEST_S, connection.interrupt)
+            stop.start()
             try:
-                statements = connection.extract_statements(query)
-                if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                    raise QueryError("it must be one SELECT and nothing else")
-                unknown = statements[0].named_parameters - {"model"}
-                if unknown:
-                    raise QueryError(f"it has the parameter ${min(unknown)}, but only $model is given")
-                given = {"model": model} if statements[0].named_parameters else None
-                stop = threading.Timer(LONGEST_S, connection.interrupt)
-                stop.start()
-                try:
-                    cursor = connection.execute(statements[0], given)
-                    names, rows = [str(column[0]) for column in cursor.description or []], cursor.fetchmany(2)
-                finally:
-                    stop.cancel()
-            except duckdb.InterruptException as error:
-                raise QueryError(f"it took longer than {LONGEST_S} s") from error
-            except duckdb.Error as error:
-                raise QueryError(_first_line(error)) from error
+                cursor = connection.execute(statements[0], given)
+                names, rows = [str(column[0]) for column in cursor.description or []], cursor.fetchmany(2)
+            finally:
+                stop.cancel()
+        except duckdb.InterruptException as error:
+            raise QueryError(f"it took longer than {LONGEST_S} s") from error
+        except duckdb.Error as error:
+            raise QueryError(_first_line(error)) from error
         return _answer(names, rows)
 
 

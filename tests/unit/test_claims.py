@@ -1,6 +1,7 @@
 """Claims: the ledger, the sandbox that its queries run in, and the verdicts, which come from the tables alone."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,19 @@ def test_what_was_not_measured_is_not_testable(query: str, reason: str, evidence
     row = _finding(ONE, query, evidence, tmp_path)
     assert row.verdict == "not testable here"
     assert reason in row.reason
+
+
+def test_a_claim_reads_its_tables_once_for_all_models(results: Path, tmp_path: Path) -> None:
+    own = tmp_path / "results"
+    shutil.copytree(results / "summary", own / "summary")
+    evidence = Evidence(own, own.rglob("*.parquet"))
+    count = "SELECT count(*) AS measured FROM summary.{} WHERE model = $model"
+    found = evidence.ask(count.format("schemes"), MEASURED)
+    shutil.rmtree(own)
+    assert evidence.ask(count.format("schemes"), MEASURED) == found
+    assert evidence.ask(count.format("schemes"), "another").measured == 0
+    with pytest.raises(InferometerError, match="cannot read the table"):
+        evidence.ask(count.format("gains"), MEASURED)
 
 
 def test_a_table_that_the_results_lack_is_named(tmp_path: Path) -> None:

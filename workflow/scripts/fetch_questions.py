@@ -6,11 +6,18 @@ from snakemake.iocontainers import Snakemake
 
 from inferometer.jobs import job
 from inferometer.sources.questions import fetch_questions
+from inferometer.sources.shared import prepare
 from inferometer.sources.tables import QUESTIONS
 from inferometer.tables import write_table
 
 snakemake: Snakemake
 
+
+def make(path: Path) -> None:
+    """Write the output."""
+    write_table(QUESTIONS, fetch_questions(snakemake.wildcards.question_set, snakemake.params.entry), path)
+
+
 with job(snakemake.log[0]):
-    questions = fetch_questions(snakemake.wildcards.question_set, snakemake.params.entry)
-    write_table(QUESTIONS, questions, Path(snakemake.output[0]))
+    entry, code = snakemake.params.entry, snakemake.params.code
+    prepare(snakemake.wildcards.question_set, entry, snakemake.input, code, [Path(snakemake.output[0])], make)

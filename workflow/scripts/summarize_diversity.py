@@ -7,6 +7,7 @@ from snakemake.iocontainers import Snakemake
 from inferometer.generation.diversity import summarize_diversity
 from inferometer.generation.tables import DIVERSITY, TEMPERATURES
 from inferometer.jobs import job
+from inferometer.on_demand import OnDemand
 from inferometer.tables import read_table, write_csv, write_table
 
 snakemake: Snakemake
@@ -14,6 +15,7 @@ snakemake: Snakemake
 with job(snakemake.log[0]):
     inputs, models = snakemake.input, snakemake.params.models
     table, csv = (Path(path) for path in snakemake.output)
-    tables = {model: read_table(DIVERSITY, Path(path)) for model, path in zip(models, inputs, strict=True)}
+    paths = dict(zip(models, inputs, strict=True))
+    tables = OnDemand(paths, lambda model: read_table(DIVERSITY, Path(paths[model])))
     write_table(TEMPERATURES, summarize_diversity(tables), table)
     write_csv(TEMPERATURES, table, csv)

@@ -7,6 +7,7 @@ from snakemake.iocontainers import Snakemake
 from inferometer.generation.summary import summarize_features, summarize_insertions
 from inferometer.generation.tables import FEATURES, INSERTED, INSERTIONS, LOGGED
 from inferometer.jobs import job
+from inferometer.on_demand import OnDemand
 from inferometer.tables import read_table, write_csv, write_table
 
 snakemake: Snakemake
@@ -14,11 +15,10 @@ snakemake: Snakemake
 with job(snakemake.log[0]):
     inputs, models = snakemake.input, snakemake.params.models
     output = {name: Path(path) for name, path in snakemake.output.items()}
-    features = {model: read_table(FEATURES, Path(path)) for model, path in zip(models, inputs.features, strict=True)}
+    place = {model: number for number, model in enumerate(models)}
+    features = OnDemand(models, lambda model: read_table(FEATURES, Path(inputs.features[place[model]])))
     write_table(LOGGED, summarize_features(features), output["logged"])
     write_csv(LOGGED, output["logged"], output["logged_csv"])
-    insertions = {
-        model: read_table(INSERTIONS, Path(path)) for model, path in zip(models, inputs.insertions, strict=True)
-    }
+    insertions = OnDemand(models, lambda model: read_table(INSERTIONS, Path(inputs.insertions[place[model]])))
     write_table(INSERTED, summarize_insertions(insertions), output["inserted"])
     write_csv(INSERTED, output["inserted"], output["inserted_csv"])

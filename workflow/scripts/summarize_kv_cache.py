@@ -6,6 +6,7 @@ from snakemake.iocontainers import Snakemake
 
 from inferometer.jobs import job
 from inferometer.kv_cache import summary, tables
+from inferometer.on_demand import OnDemand
 from inferometer.tables import read_table, write_csv, write_table
 
 snakemake: Snakemake
@@ -19,12 +20,13 @@ PARTS = {
 
 with job(snakemake.log[0]):
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
-    cells = {
-        (model, policy): summary.Measured(
-            **{part: read_table(table, Path(inputs[part][place])) for part, table in PARTS.items()}
-        )
-        for place, (model, policy) in enumerate(params.cells)
-    }
+    places = {(model, policy): place for place, (model, policy) in enumerate(params.cells)}
+    cells = OnDemand(
+        places,
+        lambda cell: summary.Measured(
+            **{part: read_table(table, Path(inputs[part][places[cell]])) for part, table in PARTS.items()}
+        ),
+    )
     lengths = summary.lengths(cells)
     write_table(tables.CACHE_LENGTHS, lengths, Path(output.lengths))
     write_table(tables.KV_CACHE, summary.summarize(cells, lengths, params.policies), Path(output.table))

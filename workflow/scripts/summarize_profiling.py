@@ -1,6 +1,6 @@
 """Gather raw times and bytes into medians, slopes and knees, beside what theory predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +10,17 @@ from inferometer.capacity.catalogue import shape_or_reason
 from inferometer.capacity.roofline import roofs
 from inferometer.capacity.tables import MACHINE
 from inferometer.jobs import job
+from inferometer.on_demand import OnDemand
 from inferometer.profiling import summary, tables
 from inferometer.tables import Table, read_table, write_csv, write_table
 
 snakemake: Snakemake
 
 
-def tables_of(table: Table, paths: Sequence[str], models: Sequence[str]) -> dict[str, pd.DataFrame]:
+def tables_of(table: Table, paths: Sequence[str], models: Sequence[str]) -> Mapping[str, pd.DataFrame]:
     """A table of every model."""
-    return {model: read_table(table, Path(path)) for model, path in zip(models, paths, strict=True)}
+    files = dict(zip(models, paths, strict=True))
+    return OnDemand(files, lambda model: read_table(table, Path(files[model])))
 
 
 with job(snakemake.log[0]):
