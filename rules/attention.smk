@@ -325,10 +325,10 @@ rule plot_eviction:
 
 rule attention:
     input:
-        expand(rules.capture_attention.output, model=MEASURED),
-        expand(rules.compare_attention.output, model=MEASURED),
+        every(rules.capture_attention.output, model=MEASURED),
+        every(rules.compare_attention.output, model=MEASURED),
         rules.summarize_attention.output,
-        expand(rules.evict_sinks.output, model=MEASURED),
+        every(rules.evict_sinks.output, model=MEASURED),
         rules.summarize_eviction.output,
         expand(
             "results/{model}/attention/{figure}.svg",

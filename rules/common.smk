@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from snakemake.io import strip_wildcard_constraints
 from snakemake.iocontainers import Wildcards
 
 ROOT = Path(workflow.basedir)
@@ -68,6 +69,20 @@ def of_chapter(chapter, *files):
     return list(files) if chapter in config["study"]["chapters"] else []
 
 
+def name_in_study(file):
+    """A file's name as the rules write it, `results/…`, wherever results are kept."""
+    stored = getattr(file, "storage_object", None)
+    if stored is None:
+        return str(file)
+    prefix = workflow.storage_settings.default_storage_prefix.rstrip("/")
+    return strip_wildcard_constraints(stored.query).removeprefix(f"{prefix}/")
+
+
+def every(files, **values):
+    """`expand` of another rule's output, which in an object store is more than a name; `expand` would refuse it."""
+    return expand([name_in_study(file) for file in files], **values)
+
+
 def memory_mb(first):
     """A job's memory; a job that failed, perhaps for want of it, gets as much again with each attempt."""
     return lambda wildcards, attempt: first * attempt
@@ -98,7 +113,10 @@ def what_to_fetch(section):
 
 
 def local_files(section):
-    """The files behind a local source, so that a changed file is noticed; nothing for the others."""
+    """The files behind a local source, so that a changed file is noticed; nothing for the others.
+
+    They stay where they are when results lie in an object store.
+    """
 
     def files(wildcards):
         (name,) = wildcards
@@ -106,13 +124,14 @@ def local_files(section):
         if entry["source"] != "local":
             return []
         if section == "image_sets":
-            return [entry["train"], entry["test"]]
+            return [local(entry["train"]), local(entry["test"])]
         path = Path(entry["path"])
-        return (
+        held = (
             [path]
             if path.is_file()
             else sorted(p for p in path.iterdir() if p.is_file())
         )
+        return [local(str(p)) for p in held]
 
     return files
 
@@ -232,21 +251,23 @@ def jobs_of_study():
     found, producers = {}, {}
     waiting = list(workflow.get_rule("all").expand_input(Wildcards())[0])
     while waiting:
-        target = str(waiting.pop())
-        if target in producers:
+        target = waiting.pop()
+        if (name := name_in_study(target)) in producers:
             continue
         maker = next(
-            (rule for rule in workflow.rules if rule.is_producer(target)), None
+            (rule for rule in workflow.rules if rule.is_producer(str(target))), None
         )
-        producers[target] = maker and maker.name
+        producers[name] = maker and maker.name
         if maker is None:  # a file of the user's
             continue
-        wildcards = Wildcards(fromdict=maker.get_wildcards(target))
-        outputs = tuple(map(str, maker.expand_output(wildcards)[0]))
-        inputs = tuple(map(str, maker.expand_input(wildcards)[0]))
+        wildcards = Wildcards(fromdict=maker.get_wildcards(str(target)))
+        needed = maker.expand_input(wildcards)[0]
+        outputs = tuple(map(name_in_study, maker.expand_output(wildcards)[0]))
+        inputs = tuple(map(name_in_study, needed))
+        benchmark = name_in_study(maker.expand_benchmark(wildcards))
         producers |= dict.fromkeys(outputs, maker.name)
-        found[outputs] = (maker.name, inputs, str(maker.expand_benchmark(wildcards)))
-        waiting += inputs
+        found[outputs] = (maker.name, inputs, benchmark)
+        waiting += needed
     return [
         {
             "rule": rule,

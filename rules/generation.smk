@@ -191,10 +191,10 @@ rule plot_diversity:
 
 rule generation:
     input:
-        expand(rules.trace_generation.output, model=MEASURED),
+        every(rules.trace_generation.output, model=MEASURED),
         rules.summarize_generation.output,
-        expand(rules.plot_generation.output, model=MEASURED),
-        expand(rules.plot_insertions.output, model=MEASURED),
-        expand(rules.sample_generations.output, model=MEASURED),
+        every(rules.plot_generation.output, model=MEASURED),
+        every(rules.plot_insertions.output, model=MEASURED),
+        every(rules.sample_generations.output, model=MEASURED),
         rules.summarize_diversity.output,
-        expand(rules.plot_diversity.output, model=MEASURED),
+        every(rules.plot_diversity.output, model=MEASURED),

@@ -199,9 +199,9 @@ rule plot_cache_bits:
 
 rule kv_cache:
     input:
-        expand(rules.compare_caches.output, model=MEASURED),
-        expand(rules.trace_caches.output, model=MEASURED),
+        every(rules.compare_caches.output, model=MEASURED),
+        every(rules.trace_caches.output, model=MEASURED),
         rules.summarize_kv_cache.output,
-        expand(rules.plot_cache_accuracy.output, model=MEASURED),
-        expand(rules.plot_cache_bytes.output, model=MEASURED),
-        expand(rules.plot_cache_bits.output, model=MEASURED),
+        every(rules.plot_cache_accuracy.output, model=MEASURED),
+        every(rules.plot_cache_bytes.output, model=MEASURED),
+        every(rules.plot_cache_bits.output, model=MEASURED),

@@ -31,4 +31,4 @@ rule rotate:
 
 rule rotation:
     input:
-        expand(rules.rotate.output, model=MEASURED, seed=SEEDS),
+        every(rules.rotate.output, model=MEASURED, seed=SEEDS),
