@@ -24,7 +24,7 @@ rule capture_attention:
     benchmark:
         "results/benchmarks/capture_attention/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -50,7 +50,7 @@ rule compare_attention:
     benchmark:
         "results/benchmarks/compare_attention/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -266,7 +266,7 @@ rule evict_sinks:
     benchmark:
         "results/benchmarks/evict_sinks/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:

@@ -17,7 +17,7 @@ rule calibrate:
     benchmark:
         "results/benchmarks/calibrate/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=120,
     params:

@@ -47,6 +47,10 @@ ATTENTION_FIGURES = [
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
+# What a job that runs a model takes of the resource `gpu`. Where a call limits it (`--resources gpu=1`), it is a turn, on a
+# CPU too; where none does, it is what a scheduler is asked for, and a study on the CPU asks for no GPU.
+TURNS = "gpu" in workflow.global_resources
+GPUS = int(TURNS or config["device"] != "cpu")
 
 
 wildcard_constraints:

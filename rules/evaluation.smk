@@ -28,7 +28,7 @@ rule evaluate:
             re.escape(scheme) for scheme in config["schemes"] if scheme != REFERENCE
         ),
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=240,
     params:
@@ -85,7 +85,7 @@ rule measure_sensitivity:
     benchmark:
         "results/benchmarks/measure_sensitivity/{model}/{scheme}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=240,
     params:

@@ -16,7 +16,7 @@ rule trace_generation:
     benchmark:
         "results/benchmarks/trace_generation/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -72,7 +72,7 @@ rule sample_generations:
     benchmark:
         "results/benchmarks/sample_generations/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:

@@ -38,7 +38,7 @@ rule compare_caches:
         "results/benchmarks/compare_caches/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=480,
     params:
@@ -74,7 +74,7 @@ rule trace_caches:
     benchmark:
         "results/benchmarks/trace_caches/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=60,
     params:

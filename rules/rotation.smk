@@ -16,7 +16,7 @@ rule rotate:
     benchmark:
         "results/benchmarks/rotate/{model}/{seed}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=60,
     params:

@@ -17,7 +17,7 @@ rule smooth:
     benchmark:
         "results/benchmarks/smooth/{model}/{scheme}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=60,
     params:
