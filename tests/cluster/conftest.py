@@ -15,7 +15,7 @@ from tests.workflow.snakemake_runs import ROOT, Outcome, Place, Study, new_study
 
 SCHEMES = ("fp", "w8a8-smooth", "w4a4", "w4a4-rotated-g16")
 TABLES = ("sources", "claims", "summarize_runs", "list_rules")  # these rules need every table of the study
-TIMEOUT_S = 420
+TIMEOUT_S = 900
 
 # As docs/results-tables.md says; CLAIMS are verdicts on these too.
 TIMED = (

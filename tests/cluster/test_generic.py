@@ -11,7 +11,7 @@ from tests.cluster.conftest import Local, assert_same_tables, ended, profiled, s
 from tests.cluster.slurm import kill_all_with
 
 PATIENCE_S = 120
-TARGET = "calibrate"
+TARGET = "results/tiny/calibration/run.parquet"
 # Each job is a shell in the background, its id that of the process which submitted it, its end a file with its status.
 COMMANDS = {
     "qsub": """\
@@ -26,7 +26,7 @@ echo $$
 }
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         find_spec("snakemake_executor_plugin_cluster_generic") is None,
         reason="Snakemake's generic executor plugin is not installed (pip install inferometer[generic])",
@@ -57,7 +57,7 @@ def test_a_submit_command_runs_jobs_and_a_killed_one_goes_again_with_more_memory
     study, log, notes = local.again(tmp_path / "study"), tmp_path / "log", scheduler / "submitted"
     path = os.pathsep.join([str(scheduler), os.environ["PATH"]])
     options = [
-        *("--cluster-generic-status-cmd", str(study.place.project / "profiles/generic/status.sh")),
+        *("--cluster-generic-status-cmd", f"sh {study.place.project}/profiles/generic/status.sh"),
         *("--cores", "2", "--latency-wait", "10", "--seconds-between-status-checks", "1"),
     ]
     process = start(study, profiled(study, "generic", *options, targets=[TARGET]), {"PATH": path}, log)

@@ -32,7 +32,7 @@ def _why_not() -> str | None:
 
 
 REASON = _why_not()
-pytestmark = [pytest.mark.timeout(600), pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 
 @dataclass(frozen=True)

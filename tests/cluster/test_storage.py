@@ -21,7 +21,7 @@ NEEDED = ("boto3", "moto", "snakemake_executor_plugin_kubernetes", "snakemake_st
 MISSING = [name for name in NEEDED if find_spec(name) is None]
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(MISSING != [], reason=f"{', '.join(MISSING)} not installed (make test-cluster installs them)"),
 ]
 
