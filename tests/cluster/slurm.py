@@ -35,6 +35,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
+SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 MinJobAge=43200
@@ -49,7 +50,7 @@ BatchStartTimeout=30
 {nodes}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=16000{gres}"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=64000{gres}"
 
 
 def missing_programs() -> list[str]:
@@ -116,6 +117,11 @@ class Slurm:
         """What became of each job, such as `COMPLETED` or `FAILED`, by the job's id."""
         lines = self.ask("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def kinds_of_jobs(self) -> dict[str, str]:
+        """What each job is for, its rule and wildcards in the plugin's words, by the job's id."""
+        lines = self.ask("squeue", "--noheader", "--states=all", "--format=%i %k").splitlines()
+        return dict(line.split(maxsplit=1) for line in lines)
 
     def running(self) -> dict[str, str]:
         """The node on which each job runs that runs now."""

@@ -4,7 +4,8 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ SCORES = "summarize_schemes"  # the rule behind which jobs of the most kinds sta
 KILLS = 6
 SEED = 20
 LONGEST_PAUSE_S = 6.0
-CALLS = 3
+RETRIES = 2  # of the profile
 
 
 def _why_not() -> str | None:
@@ -99,35 +100,33 @@ def test_three_nodes_of_which_one_is_drained_and_one_dies(local: Local, tmp_path
     assert (own.study.results / "summary/schemes.parquet").exists()
 
 
-def _killed(own: Clustered, process: subprocess.Popen[bytes], moments: random.Random, most: int) -> Sequence[str]:
-    """Kill the processes of a running job at random moments until Snakemake ends, or `most` jobs are killed."""
+def _kill_at_random_moments(own: Clustered, process: subprocess.Popen[bytes]) -> list[str]:
+    """Kill the processes of running jobs until enough were; each is left one attempt in which it can end."""
+    moments, times = random.Random(SEED), Counter[str]()
     killed: list[str] = []
-    while process.poll() is None and len(killed) < most:
+    while process.poll() is None and len(killed) < KILLS:
         time.sleep(moments.uniform(0, LONGEST_PAUSE_S))
-        if jobs := sorted(own.slurm.running()):
+        kinds = {job: kind for job, kind in own.slurm.kinds_of_jobs().items() if times[kind] < RETRIES}
+        if jobs := sorted(own.slurm.running().keys() & kinds.keys()):
             job = moments.choice(jobs)
             if own.slurm.kill_job(job):
                 killed.append(job)
+                times[kinds[job]] += 1
+    print(f"seed {SEED}: killed {dict(times)}")
     return killed
 
 
 def test_jobs_killed_at_random_moments_on_a_cluster_without_gpus(local: Local, tmp_path: Path) -> None:
-    moments = random.Random(SEED)
-    killed: list[str] = []
     with slurm(tmp_path / "slurm", ["node0"], gpus=0) as cluster:
         study = local.again(tmp_path / "study").changed(setting("cpu", "device"))
         own = Clustered(study, cluster, tmp_path / "log")
-        for calls in range(1, CALLS + 1):  # noqa: B007 - printed below
-            process = own.start(SCORES)
-            killed += _killed(own, process, moments, KILLS - len(killed))
-            outcome = ended(process, own.log)
-            if outcome.status == 0:
-                break
-        print(f"seed {SEED}: {len(killed)} jobs killed ({', '.join(killed)}); the study was whole after {calls} calls")
+        process = own.start(SCORES)
+        killed = _kill_at_random_moments(own, process)
+        outcome = ended(process, own.log)
         assert outcome.status == 0, outcome.output
         states = cluster.states_of_jobs()
     assert len(killed) == KILLS
     assert {states[job] for job in killed} == {"FAILED"}
-    assert_same_tables(own.study.results, local.study.results, tables(own.study.results))
-    assert (own.study.results / "summary/schemes.parquet").exists()
-    assert list(own.study.results.rglob("*.partial")) == []
+    assert_same_tables(study.results, local.study.results, tables(study.results))
+    assert (study.results / "summary/schemes.parquet").exists()
+    assert list(study.results.rglob("*.partial")) == []
