@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLUSTER := slurm,generic,kubernetes,test-cluster
 
 .PHONY: report test test-cluster environment check compare docs bench lock audit clean help
 
@@ -16,8 +17,8 @@ test: $(VENV)/.ready-dev  ## check style and types, and run the tests
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
 
-test-cluster: $(VENV)/.ready-dev  ## run a study by a real Slurm of one's own, where slurm-wlm and munge are installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+test-cluster: $(VENV)/.ready-dev  ## run studies by a Slurm of one's own, where slurm-wlm and munge are installed, and on an S3 server
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(CLUSTER)]'
 	$(BIN)/python -m pytest tests/cluster
 
 environment: $(VENV)/.ready  ## set up the virtual environment only
@@ -40,7 +41,7 @@ bench: $(VENV)/.ready-dev  ## measure speed and memory as ratios, and where the 
 	$(BIN)/python -u -m benchmarks.bench
 
 lock: $(VENV)/.ready-dev  ## write constraints.txt anew from what is installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,$(CLUSTER)]'
 	$(BIN)/python -m pip freeze --exclude-editable --exclude inferometer | sed 's/+cpu$$//' | sort -f > constraints.txt
 
 audit: $(VENV)/audit/bin/pip-audit  ## ask PyPI's advisories about every pin; no answer is no all-clear

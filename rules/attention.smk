@@ -24,7 +24,7 @@ rule capture_attention:
     benchmark:
         "results/benchmarks/capture_attention/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -50,7 +50,7 @@ rule compare_attention:
     benchmark:
         "results/benchmarks/compare_attention/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -266,7 +266,7 @@ rule evict_sinks:
     benchmark:
         "results/benchmarks/evict_sinks/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -325,10 +325,10 @@ rule plot_eviction:
 
 rule attention:
     input:
-        expand(rules.capture_attention.output, model=MEASURED),
-        expand(rules.compare_attention.output, model=MEASURED),
+        every(rules.capture_attention.output, model=MEASURED),
+        every(rules.compare_attention.output, model=MEASURED),
         rules.summarize_attention.output,
-        expand(rules.evict_sinks.output, model=MEASURED),
+        every(rules.evict_sinks.output, model=MEASURED),
         rules.summarize_eviction.output,
         expand(
             "results/{model}/attention/{figure}.svg",

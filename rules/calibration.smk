@@ -17,7 +17,7 @@ rule calibrate:
     benchmark:
         "results/benchmarks/calibrate/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=120,
     params:
@@ -109,9 +109,9 @@ rule plot_surfaces:
 
 rule calibration:
     input:
-        expand(rules.calibrate.output, model=MEASURED),
+        every(rules.calibrate.output, model=MEASURED),
         rules.summarize_ranges.output,
-        expand(rules.plot_distributions.output, model=MEASURED),
-        expand(
+        every(rules.plot_distributions.output, model=MEASURED),
+        every(
             rules.plot_surfaces.output, model=MEASURED, tensor=["activation", "weight"]
         ),

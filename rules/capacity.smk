@@ -68,7 +68,7 @@ rule measure_machine:
         "results/benchmarks/measure_machine.tsv"
     threads: workflow.cores  # nothing else may run beside it
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
     params:
         device=config["device"],

@@ -10,7 +10,7 @@ rule claims:
 # Every table that a query may read, as inferometer/claims/evidence.py lists them; it takes missing ones for empty.
 rule judge_claims:
     input:
-        claims=config["claims"],
+        claims=[local(path) for path in config["claims"]],
         tables=[
             of_chapter(
                 "evaluation",

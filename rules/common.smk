@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from snakemake.io import strip_wildcard_constraints
 from snakemake.iocontainers import Wildcards
 
 ROOT = Path(workflow.basedir)
@@ -46,6 +47,10 @@ ATTENTION_FIGURES = [
 REFERENCE = config["evaluation"]["reference"]
 ROUNDED = [scheme for scheme in SCHEMES if scheme != REFERENCE]
 SENSITIVE = config["evaluation"]["sensitivity"]["schemes"]
+# What a job that runs a model takes of the resource `gpu`. Where a call limits it (`--resources gpu=1`), it is a turn, on a
+# CPU too; where none does, it is what a scheduler is asked for, and a study on the CPU asks for no GPU.
+TURNS = "gpu" in workflow.global_resources
+GPUS = int(TURNS or config["device"] != "cpu")
 
 
 wildcard_constraints:
@@ -66,6 +71,20 @@ def code(script, *data):
 def of_chapter(chapter, *files):
     """What the study asks for of a chapter: these files, or none where `study.chapters` leaves it out."""
     return list(files) if chapter in config["study"]["chapters"] else []
+
+
+def name_in_study(file):
+    """A file's name as the rules write it, `results/…`, wherever results are kept."""
+    stored = getattr(file, "storage_object", None)
+    if stored is None:
+        return str(file)
+    prefix = workflow.storage_settings.default_storage_prefix.rstrip("/")
+    return strip_wildcard_constraints(stored.query).removeprefix(f"{prefix}/")
+
+
+def every(files, **values):
+    """`expand` of another rule's output, which in an object store is more than a name; `expand` would refuse it."""
+    return expand([name_in_study(file) for file in files], **values)
 
 
 def memory_mb(first):
@@ -100,7 +119,8 @@ def what_to_fetch(section):
 def local_files(section):
     """The files behind a local source, so that a changed file is noticed; nothing for the others.
 
-    Braces would pass for wildcards: a path has none, and files that do are not a model's.
+    Braces would pass for wildcards: a path has none, and files that do are not a model's. All stay where they are when
+    results lie in an object store.
     """
 
     def files(wildcards):
@@ -109,15 +129,16 @@ def local_files(section):
         if entry["source"] != "local":
             return []
         if section == "image_sets":
-            return [entry["train"], entry["test"]]
+            return [local(entry["train"]), local(entry["test"])]
         path = Path(entry["path"])
-        return (
+        held = (
             [path]
             if path.is_file()
             else sorted(
                 p for p in path.iterdir() if p.is_file() and not set("{}") & set(p.name)
             )
         )
+        return [local(str(p)) for p in held]
 
     return files
 
@@ -237,21 +258,23 @@ def jobs_of_study():
     found, producers = {}, {}
     waiting = list(workflow.get_rule("all").expand_input(Wildcards())[0])
     while waiting:
-        target = str(waiting.pop())
-        if target in producers:
+        target = waiting.pop()
+        if (name := name_in_study(target)) in producers:
             continue
         maker = next(
-            (rule for rule in workflow.rules if rule.is_producer(target)), None
+            (rule for rule in workflow.rules if rule.is_producer(str(target))), None
         )
-        producers[target] = maker and maker.name
+        producers[name] = maker and maker.name
         if maker is None:  # a file of the user's
             continue
-        wildcards = Wildcards(fromdict=maker.get_wildcards(target))
-        outputs = tuple(map(str, maker.expand_output(wildcards)[0]))
-        inputs = tuple(map(str, maker.expand_input(wildcards)[0]))
+        wildcards = Wildcards(fromdict=maker.get_wildcards(str(target)))
+        needed = maker.expand_input(wildcards)[0]
+        outputs = tuple(map(name_in_study, maker.expand_output(wildcards)[0]))
+        inputs = tuple(map(name_in_study, needed))
+        benchmark = name_in_study(maker.expand_benchmark(wildcards))
         producers |= dict.fromkeys(outputs, maker.name)
-        found[outputs] = (maker.name, inputs, str(maker.expand_benchmark(wildcards)))
-        waiting += inputs
+        found[outputs] = (maker.name, inputs, benchmark)
+        waiting += needed
     return [
         {
             "rule": rule,

@@ -28,7 +28,7 @@ rule evaluate:
             re.escape(scheme) for scheme in config["schemes"] if scheme != REFERENCE
         ),
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=240,
     params:
@@ -85,7 +85,7 @@ rule measure_sensitivity:
     benchmark:
         "results/benchmarks/measure_sensitivity/{model}/{scheme}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=240,
     params:
@@ -242,11 +242,11 @@ rule plot_perplexity:
 
 rule evaluation:
     input:
-        expand(rules.evaluate_reference.output, model=MEASURED, scheme=REFERENCE),
-        expand(rules.evaluate.output, model=MEASURED, scheme=ROUNDED),
-        expand(rules.measure_sensitivity.output, model=MEASURED, scheme=SENSITIVE),
+        every(rules.evaluate_reference.output, model=MEASURED, scheme=REFERENCE),
+        every(rules.evaluate.output, model=MEASURED, scheme=ROUNDED),
+        every(rules.measure_sensitivity.output, model=MEASURED, scheme=SENSITIVE),
         rules.summarize_perplexity.output,
         rules.plot_perplexity.output,
         rules.summarize_schemes.output,
         rules.plot_pareto.output,
-        expand(rules.plot_sensitivity.output, model=MEASURED, scheme=SENSITIVE),
+        every(rules.plot_sensitivity.output, model=MEASURED, scheme=SENSITIVE),

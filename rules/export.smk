@@ -14,7 +14,7 @@ rule export:
     benchmark:
         "results/benchmarks/export/{model}/{scheme}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=60,
     params:

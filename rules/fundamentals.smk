@@ -12,7 +12,7 @@ rule quantize_digits:
     benchmark:
         "results/benchmarks/quantize_digits.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
     params:
         settings=config["fundamentals"]["digits"],
         device=config["device"],
@@ -29,7 +29,7 @@ rule check_decoder:
     benchmark:
         "results/benchmarks/check_decoder.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
     params:
         device=config["device"],
         code=code("check_decoder.py"),
@@ -48,7 +48,7 @@ rule time_decoder:
         "results/benchmarks/time_decoder.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
     params:
         settings=config["fundamentals"]["decoder"],
         device=config["device"],

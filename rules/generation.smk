@@ -16,7 +16,7 @@ rule trace_generation:
     benchmark:
         "results/benchmarks/trace_generation/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -72,7 +72,7 @@ rule sample_generations:
     benchmark:
         "results/benchmarks/sample_generations/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=120,
     params:
@@ -191,10 +191,10 @@ rule plot_diversity:
 
 rule generation:
     input:
-        expand(rules.trace_generation.output, model=MEASURED),
+        every(rules.trace_generation.output, model=MEASURED),
         rules.summarize_generation.output,
-        expand(rules.plot_generation.output, model=MEASURED),
-        expand(rules.plot_insertions.output, model=MEASURED),
-        expand(rules.sample_generations.output, model=MEASURED),
+        every(rules.plot_generation.output, model=MEASURED),
+        every(rules.plot_insertions.output, model=MEASURED),
+        every(rules.sample_generations.output, model=MEASURED),
         rules.summarize_diversity.output,
-        expand(rules.plot_diversity.output, model=MEASURED),
+        every(rules.plot_diversity.output, model=MEASURED),

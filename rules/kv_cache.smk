@@ -38,7 +38,7 @@ rule compare_caches:
         "results/benchmarks/compare_caches/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=480,
     params:
@@ -74,7 +74,7 @@ rule trace_caches:
     benchmark:
         "results/benchmarks/trace_caches/{model}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(6000),
         runtime=60,
     params:
@@ -199,9 +199,9 @@ rule plot_cache_bits:
 
 rule kv_cache:
     input:
-        expand(rules.compare_caches.output, model=MEASURED),
-        expand(rules.trace_caches.output, model=MEASURED),
+        every(rules.compare_caches.output, model=MEASURED),
+        every(rules.trace_caches.output, model=MEASURED),
         rules.summarize_kv_cache.output,
-        expand(rules.plot_cache_accuracy.output, model=MEASURED),
-        expand(rules.plot_cache_bytes.output, model=MEASURED),
-        expand(rules.plot_cache_bits.output, model=MEASURED),
+        every(rules.plot_cache_accuracy.output, model=MEASURED),
+        every(rules.plot_cache_bytes.output, model=MEASURED),
+        every(rules.plot_cache_bits.output, model=MEASURED),

@@ -14,7 +14,7 @@ rule profile_latency:
         "results/benchmarks/profile_latency/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=240,
     params:
@@ -39,7 +39,7 @@ rule profile_memory:
         "results/benchmarks/profile_memory/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=240,
     params:
@@ -66,7 +66,7 @@ rule profile_cache:
         "results/benchmarks/profile_cache/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=240,
     params:
@@ -90,7 +90,7 @@ rule profile_kernels:
         "results/benchmarks/profile_kernels/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=60,
     params:
@@ -114,7 +114,7 @@ rule profile_baseline:
         "results/benchmarks/profile_baseline/{model}.tsv"
     threads: workflow.cores
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(8000),
         runtime=120,
     params:
@@ -311,15 +311,15 @@ rule plot_roofline:
 
 rule profiling:
     input:
-        expand(rules.profile_latency.output, model=MODELS),
-        expand(rules.profile_memory.output, model=MODELS),
-        expand(rules.profile_cache.output, model=MEASURED),
-        expand(rules.profile_kernels.output, model=MEASURED),
-        expand(rules.profile_baseline.output, model=MEASURED),
+        every(rules.profile_latency.output, model=MODELS),
+        every(rules.profile_memory.output, model=MODELS),
+        every(rules.profile_cache.output, model=MEASURED),
+        every(rules.profile_kernels.output, model=MEASURED),
+        every(rules.profile_baseline.output, model=MEASURED),
         rules.summarize_profiling.output,
-        expand(rules.plot_latency.output, model=MODELS),
-        expand(rules.plot_memory.output, model=MODELS),
-        expand(rules.plot_cache_speed.output, model=MEASURED),
-        expand(rules.plot_kernels.output, model=MEASURED),
-        expand(rules.plot_baseline.output, model=MEASURED),
+        every(rules.plot_latency.output, model=MODELS),
+        every(rules.plot_memory.output, model=MODELS),
+        every(rules.plot_cache_speed.output, model=MEASURED),
+        every(rules.plot_kernels.output, model=MEASURED),
+        every(rules.plot_baseline.output, model=MEASURED),
         rules.plot_roofline.output,

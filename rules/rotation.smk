@@ -16,7 +16,7 @@ rule rotate:
     benchmark:
         "results/benchmarks/rotate/{model}/{seed}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=60,
     params:
@@ -31,4 +31,4 @@ rule rotate:
 
 rule rotation:
     input:
-        expand(rules.rotate.output, model=MEASURED, seed=SEEDS),
+        every(rules.rotate.output, model=MEASURED, seed=SEEDS),

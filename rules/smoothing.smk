@@ -17,7 +17,7 @@ rule smooth:
     benchmark:
         "results/benchmarks/smooth/{model}/{scheme}.tsv"
     resources:
-        gpu=1,
+        gpu=GPUS,
         mem_mb=memory_mb(4000),
         runtime=60,
     params:
@@ -86,6 +86,6 @@ rule plot_alphas:
 
 rule smoothing:
     input:
-        expand(rules.smooth.output, model=MEASURED, scheme=SMOOTHED),
-        expand(rules.plot_smoothing.output, model=MEASURED, scheme=SMOOTHED),
-        expand(rules.plot_alphas.output, model=MEASURED, scheme=SEARCHED),
+        every(rules.smooth.output, model=MEASURED, scheme=SMOOTHED),
+        every(rules.plot_smoothing.output, model=MEASURED, scheme=SMOOTHED),
+        every(rules.plot_alphas.output, model=MEASURED, scheme=SEARCHED),

@@ -78,15 +78,15 @@ rule fetch_images:
 
 rule sources:
     input:
-        expand(rules.fetch_model.output, model=MODELS),
-        expand(rules.fetch_corpus.output, corpus=names_read(config, "corpora")),
-        expand(
+        every(rules.fetch_model.output, model=MODELS),
+        every(rules.fetch_corpus.output, corpus=names_read(config, "corpora")),
+        every(
             rules.fetch_questions.output,
             question_set=names_read(config, "question_sets"),
         ),
         of_chapter(
             "fundamentals",
-            expand(
+            every(
                 rules.fetch_images.output,
                 image_set=config["fundamentals"]["digits"]["image_set"],
             ),

@@ -35,6 +35,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
+SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 MinJobAge=43200
@@ -49,12 +50,25 @@ BatchStartTimeout=30
 {nodes}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=16000 Gres=gpu:{gpus}"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=64000{gres}"
 
 
 def missing_programs() -> list[str]:
     """What a test needs and this machine lacks."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def kill_all_with(mark: str) -> int:
+    """Kill -9 every process that has this `NAME=value` in its environment, and say how many there were."""
+    killed = 0
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return killed
 
 
 def _free_ports(count: int) -> list[int]:
@@ -99,23 +113,31 @@ class Slurm:
         lines = self.ask("squeue", "--noheader", "--states=all", "--format=%i %N").splitlines()
         return {job[0]: job[1] for line in lines if len(job := line.split()) == 2}
 
+    def states_of_jobs(self) -> dict[str, str]:
+        """What became of each job, such as `COMPLETED` or `FAILED`, by the job's id."""
+        lines = self.ask("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def kinds_of_jobs(self) -> dict[str, str]:
+        """What each job is for, its rule and wildcards in the plugin's words, by the job's id."""
+        lines = self.ask("squeue", "--noheader", "--states=all", "--format=%i %k").splitlines()
+        return dict(line.split(maxsplit=1) for line in lines)
+
     def running(self) -> dict[str, str]:
         """The node on which each job runs that runs now."""
         lines = self.ask("squeue", "--noheader", "--states=running", "--format=%i %N").splitlines()
         return dict(line.split() for line in lines)
 
+    def kill_job(self, job: str) -> int:
+        """Kill -9 all processes of a job, and say how many there were."""
+        return kill_all_with(f"SLURM_JOB_ID={job}")
+
     def kill_node(self, name: str) -> None:
         """End a node at once, as if its power was cut: its daemon and all that runs on it."""
         daemon = self.daemons[name]
-        mark = f"SLURMD_NODENAME={name}".encode()
         daemon.kill()
         daemon.wait()
-        for process in Path("/proc").iterdir():
-            try:
-                if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), signal.SIGKILL)
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
+        kill_all_with(f"SLURMD_NODENAME={name}")
 
 
 def _write_commands(folder: Path) -> None:
@@ -138,14 +160,15 @@ def slurm(folder: Path, nodes: Sequence[str], gpus: int) -> Iterator[Slurm]:
     key.chmod(0o400)
     host, user = socket.gethostname().split(".")[0], "root"
     controller_port, *ports = _free_ports(1 + len(nodes))
-    lines = [NODE.format(name=name, host=host, port=port, gpus=gpus) for name, port in zip(nodes, ports, strict=True)]
+    gres = f" Gres=gpu:{gpus}" if gpus else ""
+    lines = [NODE.format(name=name, host=host, port=port, gres=gres) for name, port in zip(nodes, ports, strict=True)]
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
             host=host, user=user, folder=folder, controller_port=controller_port, nodes="\n".join(lines)
         )
     )
     files = ",".join(FAKE_GPUS[:gpus])
-    (folder / "gres.conf").write_text("".join(f"NodeName={name} Name=gpu File={files}\n" for name in nodes))
+    (folder / "gres.conf").write_text("".join(f"NodeName={name} Name=gpu File={files}\n" for name in nodes if gpus))
     _write_commands(folder)
     commands = {
         "munged": [

@@ -12,8 +12,8 @@ EXTRAS = [requirement for extra in PROJECT["optional-dependencies"].values() for
 
 
 def _pins(requirements: list[str]) -> dict[str, str]:
-    """Exact pins by normalized name."""
-    pairs = (requirement.split("==") for requirement in requirements if "==" in requirement)
+    """Exact pins by normalized name, without a package's own extras."""
+    pairs = (re.sub(r"\[.*\]", "", requirement).split("==") for requirement in requirements if "==" in requirement)
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pairs}
 
 
