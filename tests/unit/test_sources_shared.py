@@ -12,7 +12,7 @@ import pytest
 
 from inferometer.errors import InferometerError
 from inferometer.sources.shared import DIGESTS, VARIABLE, prepare
-from tests.workflow.test_faults import no_mounts, wait_for
+from tests.workflow.processes import no_mounts, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = {"source": "hub", "id": "somebody/something"}

@@ -1,5 +1,6 @@
-"""Looking at the processes of a running study, from outside."""
+"""Looking at the processes of a running study from outside, and what a machine lets tests do."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -69,3 +70,13 @@ def wait_for(look: Callable[[], Found | None], patience_s: float = PATIENCE_S) -
             return found
         time.sleep(0.01)
     raise TimeoutError
+
+
+def no_mounts() -> str | None:
+    """Why this machine lets no test mount a disk of its own, or None if it does."""
+    if shutil.which("unshare") is None:
+        return "there is no command unshare"
+    done = subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() or "mounting fails" if done.returncode else None

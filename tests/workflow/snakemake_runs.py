@@ -37,7 +37,7 @@ SENSITIVE = "w4a4"
 CACHE_POLICIES = ("float", "static-4", "entropy")
 CHOOSING = ("entropy",)
 SENSITIVITY_TOKENS = 16
-TIMEOUT_S = 480
+TIMEOUT_S = 1200
 CONNECTIONS = "INFEROMETER_TEST_CONNECTIONS"
 
 # Found by Python when it starts: no process of a test reaches beyond this machine, and each attempt is noted.

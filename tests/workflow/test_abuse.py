@@ -15,7 +15,7 @@ import pytest
 
 from tests.workflow.snakemake_runs import Change, Outcome, Study, dry_runs, setting
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 LOCAL = {"source": "local", "path": "models/tiny"}
 WHEEL = {"source": "pypi", "version": "1", "wheel_sha256": "0" * 64, "file": "a.gguf", "file_sha256": "0" * 64}

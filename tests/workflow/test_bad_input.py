@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_checkpoint
 from tests.workflow.snakemake_runs import ROTATED, Change, Outcome, Study, dry_runs, setting
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 WRONG_DIGEST = "0" * 64
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.workflow.snakemake_runs import Place, Study, dry_runs, new_study, setting
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 ABOUT = {"summarize_runs", "judge_claims", "list_rules", "plot_rules", "report"}  # the study, whichever chapters it has
 ALWAYS = ABOUT | {"fetch_model tiny", "fetch_model shape"}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workflow.snakemake_runs import Outcome, Study
 
-pytestmark = pytest.mark.timeout(1200)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 
 def flip_a_bit(path: Path) -> None:

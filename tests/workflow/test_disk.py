@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from tests.workflow.processes import no_mounts
 from tests.workflow.snakemake_runs import Study
-from tests.workflow.test_faults import no_mounts
 
-pytestmark = pytest.mark.timeout(1200)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 # The results move to a small disk for the time of the call, and what is left of them comes back.
 ON_A_FULL_DISK = """

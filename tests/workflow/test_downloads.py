@@ -11,7 +11,7 @@ from tests.tiny import tiny_checkpoint
 from tests.unit.test_sources_pypi import entry_of, publish
 from tests.workflow.snakemake_runs import Study
 
-pytestmark = pytest.mark.timeout(1200)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 TARGETS = (
     "results/altered/sources/model.json",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.conftest import Finished
-from tests.workflow.processes import PATIENCE_S, running, wait_for
+from tests.workflow.processes import PATIENCE_S, no_mounts, running, wait_for
 from tests.workflow.snakemake_runs import SCHEMES, Study
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 SCORES = "results/tiny/evaluation/fp/perplexity.parquet"
 SCORES_OF_A_SCHEME = "results/tiny/evaluation/w4a4/perplexity.parquet"
@@ -44,16 +44,6 @@ def test_reaching_for_the_network_would_have_been_noted(study: Study, tmp_path: 
     )
     assert b"the test refuses a connection" in done.stderr
     assert notes.read_text(encoding="utf-8")
-
-
-def no_mounts() -> str | None:
-    """Why this machine lets no test mount a disk of its own, or None if it does."""
-    if shutil.which("unshare") is None:
-        return "there is no command unshare"
-    done = subprocess.run(
-        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True, text=True, check=False
-    )
-    return done.stderr.strip() or "mounting fails" if done.returncode else None
 
 
 def test_a_full_disk_is_named_and_nothing_of_the_job_is_left(own_copy: Study) -> None:

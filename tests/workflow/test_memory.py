@@ -12,7 +12,7 @@ from inferometer.tables import read_table
 from tests.workflow.snakemake_runs import ROTATED, SEARCHED, Study, copy_project, setting
 from tests.workflow.snakemake_runs import SCHEMES as STUDY_SCHEMES
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 HUNGRY = (SEARCHED, ROTATED)
 MEMORY_BYTES = 4 << 30  # what each process may take: enough for anything but a hoard

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.processes import no_mounts
 from tests.workflow.snakemake_runs import Place, Study
-from tests.workflow.test_faults import no_mounts
 
-pytestmark = pytest.mark.timeout(1200)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 FOLDER = "a b é 文字 'q' \"d\" $HOME {x}; #1"
 TARGETS = (

@@ -107,7 +107,7 @@ from tests.workflow.snakemake_runs import (
 )
 from tests.workflow.snakemake_runs import SCHEMES as STUDY_SCHEMES
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study
 
 CAPACITY = (PARAMETERS, PREDICTED_WEIGHTS, REQUESTS, INTENSITY, RIDGES, STUDIES, STORED, MACHINE_SAMPLES)
 TABLES: dict[str, Table] = {

@@ -13,7 +13,7 @@ import yaml
 from benchmarks.scale_study import wide_study
 from tests.workflow.test_plans import LEFT, complaints
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMES = 30

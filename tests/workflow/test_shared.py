@@ -11,7 +11,7 @@ from tests.unit.test_sources_checkpoints import write_gguf
 from tests.unit.test_sources_shared import flip
 from tests.workflow.snakemake_runs import Outcome, Place, Study, new_study, setting
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(1800)
 
 MODEL = "results/tiny/sources/model.json"
 SOURCES = (

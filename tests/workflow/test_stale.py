@@ -25,7 +25,7 @@ from tests.workflow.snakemake_runs import (
     setting,
 )
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study and for all dry runs
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study and for all dry runs
 
 Scenario = Callable[[Study, Path], Study]
 

@@ -33,7 +33,7 @@ from tests.workflow.test_stale import (
     with_verdicts,
 )
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for a whole study and for all dry runs
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole study and for all dry runs
 
 READ_SUMMARIES = (  # figures of one model out of tables of all of them
     PROFILE_FIGURES
