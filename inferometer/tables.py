@@ -1,7 +1,7 @@
 """Tidy Parquet tables with a declared schema, written so that equal content gives equal bytes."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,8 +82,10 @@ def write_table(table: Table, frame: pd.DataFrame, path: Path) -> None:
         pq.write_table(content, partial, compression="zstd", write_page_checksum=True)
 
 
-def read_table(table: Table, path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a file of this table, or some of its columns, as a data frame.
+def read_table(
+    table: Table, path: Path, columns: Sequence[str] | None = None, where: Mapping[str, object] | None = None
+) -> pd.DataFrame:
+    """Read a file of this table as a data frame, or some of its columns, or the rows `where` columns have a value.
 
     Raises InferometerError naming the file when it is missing, damaged, not Parquet, or has other columns.
     """
@@ -95,7 +97,9 @@ def read_table(table: Table, path: Path, columns: Sequence[str] | None = None) -
                 f"{path} is not a {table.path} table of this version: it has {has}; delete it and run again."
             )
         names = None if columns is None else list(columns)
-        content: pd.DataFrame = pq.read_table(path, columns=names, page_checksum_verification=True).to_pandas()
+        filters = [(name, "==", value) for name, value in where.items()] if where else None
+        rows = pq.read_table(path, columns=names, filters=filters, page_checksum_verification=True)
+        content: pd.DataFrame = rows.to_pandas()
         return content
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a damaged text
         reason = str(error).splitlines()[0]

@@ -167,6 +167,7 @@ def test_rows_come_back_exactly_and_sorted_by_key(rows: list[dict[str, Any]]) ->
         write_table(TABLE, frame, path)
         back = read_table(TABLE, path)
         some = read_table(TABLE, path, ["share", "layer"])
+        own = read_table(TABLE, path, ["index"], where={"layer": rows[0]["layer"], "first": True})
     found = [
         {name: None if pd.isna(value) else value for name, value in row.items()} for row in back.to_dict("records")
     ]
@@ -174,6 +175,7 @@ def test_rows_come_back_exactly_and_sorted_by_key(rows: list[dict[str, Any]]) ->
     assert found == expected
     assert np.signbit(back["range"]).tolist() == [np.signbit(row["range"]) for row in expected]
     pd.testing.assert_frame_equal(some[["layer", "share"]], back[["layer", "share"]])
+    assert own["index"].tolist() == back[(back["layer"] == rows[0]["layer"]) & back["first"]]["index"].tolist()
 
 
 def test_types_come_back_as_declared_also_of_an_empty_table(tmp_path: Path) -> None:
@@ -223,6 +225,16 @@ def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path, content: b
     path = tmp_path / "t.parquet"
     path.write_bytes(content)
     _complaint(path)
+
+
+def test_rows_are_chosen_only_from_pages_that_are_sound(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(TABLE, _rows(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InferometerError, match=r"t\.parquet"):
+        read_table(TABLE, path, where={"first": True})
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -13,5 +13,7 @@ from inferometer.tables import read_table
 snakemake: Snakemake
 
 with job(snakemake.log[0]):
-    figure = plot_maps(read_table(MAPS, Path(snakemake.input[0])), snakemake.wildcards.text, snakemake.params.lengths)
+    text = snakemake.wildcards.text
+    maps = read_table(MAPS, Path(snakemake.input[0]), where={"input": text})
+    figure = plot_maps(maps, text, snakemake.params.lengths)
     save(figure, Path(snakemake.output[0]), snakemake.params.dpi)
