@@ -27,6 +27,7 @@ from inferometer.capacity.shapes import Shape, shape_of
 from inferometer.capacity.storage import kv_bytes_per_token, weight_bytes
 from inferometer.device import Device, energy_counter, why_no_memory
 from inferometer.errors import InferometerError
+from inferometer.files import sha256_of
 from inferometer.held import held_bytes
 from inferometer.manifest import CheckpointFile, Manifest, check_context
 from inferometer.plotting import save
@@ -60,6 +61,8 @@ from tests.synthetic import law_ms
 from tests.synthetic import machine as made_up_machine
 from tests.synthetic import memory as made_up_memory
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.alone
 
 CPU = Device("cpu", "a processor")
 FAMILIES = ("llama", "qwen2", "gemma2", "gpt2", "opt", "gpt_neox")
@@ -303,7 +306,7 @@ def test_subjects_run_their_scheme_and_leave_nothing_behind(monkeypatch: pytest.
 def test_the_head_of_a_profiled_model_is_never_copied(tmp_path: Path) -> None:
     """Torch copies the weight for a slice of states, which would pass for the model's own time."""
     folder = tiny_checkpoint(tmp_path / "tiny")
-    files = tuple(CheckpointFile(path.name, path.stat().st_size, "") for path in sorted(folder.iterdir()))
+    files = tuple(CheckpointFile(path.name, path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir()))
     model = load_to_profile(_manifest(files=files), folder, CPU, "bfloat16")
     head: Any = model.get_output_embeddings()
     with torch.profiler.profile() as profile:

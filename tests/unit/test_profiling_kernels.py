@@ -27,6 +27,8 @@ from inferometer.samples import refusal
 from inferometer.tables import read_table, records, write_table
 from inferometer.timing import Enough
 
+pytestmark = pytest.mark.alone
+
 CPU = Device("cpu", "a processor")
 HEADS = Heads(query_heads=6, kv_heads=2, head_dim=16)
 BY_NAME = {kernel.name: kernel for kernel in EVERY}
