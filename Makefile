@@ -15,8 +15,9 @@ report: $(VENV)/.ready  ## run the default study and write results/report.html
 
 test: $(VENV)/.ready-dev  ## check style and types, and run the tests
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" tests/unit
+	$(BIN)/python -m pytest -m alone tests/unit
+	$(BIN)/python -m pytest tests/browser tests/gpu tests/workflow
 
 test-cluster: $(VENV)/.ready-dev  ## run studies by a Slurm of one's own, where slurm-wlm and munge are installed, and on an S3 server
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(CLUSTER)]'

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.conftest import Local, assert_same_tables, ended, profiled, start, tables
 from tests.cluster.slurm import Slurm, missing_programs, slurm
-from tests.workflow.snakemake_runs import Outcome, Study, setting
+from tests.workflow.snakemake_runs import Study, setting
 
 PATIENCE_S = 120
 SCORES = "summarize_schemes"  # the rule behind which jobs of the most kinds stand
@@ -54,22 +54,6 @@ class Clustered:
         command = profiled(self.study, "slurm", *options, targets=targets)
         return start(self.study, command, self.slurm.environment, self.log)
 
-    def run(self, *targets: str) -> Outcome:
-        """Run Snakemake to its end."""
-        return ended(self.start(*targets), self.log)
-
-
-def test_one_node_gives_the_tables_of_a_local_run_and_the_page(local: Local, tmp_path: Path) -> None:
-    with slurm(tmp_path / "slurm", ["node0"], gpus=2) as cluster:
-        own = Clustered(local.again(tmp_path / "study"), cluster, tmp_path / "log")
-        outcome = own.run("all")
-        assert outcome.status == 0, outcome.output
-        assert set(cluster.nodes_of_jobs().values()) == {"node0"}
-        assert set(cluster.states_of_jobs().values()) == {"COMPLETED"}
-    assert tables(own.study.results) == tables(local.study.results)
-    assert_same_tables(own.study.results, local.study.results, tables(local.study.results))
-    assert (own.study.results / "report.html").exists()
-
 
 def _wait_for_jobs(cluster: Slurm, enough: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     """The node of each running job, as soon as there are enough of them."""
@@ -80,10 +64,11 @@ def _wait_for_jobs(cluster: Slurm, enough: Callable[[dict[str, str]], bool]) -> 
     return jobs
 
 
-def test_three_nodes_of_which_one_is_drained_and_one_dies(local: Local, tmp_path: Path) -> None:
+def test_three_nodes_without_gpus_of_which_one_is_drained_and_one_dies(local: Local, tmp_path: Path) -> None:
     nodes = ["node0", "node1", "node2"]
-    with slurm(tmp_path / "slurm", nodes, gpus=1) as cluster:
-        own = Clustered(local.again(tmp_path / "study"), cluster, tmp_path / "log")
+    with slurm(tmp_path / "slurm", nodes, gpus=0) as cluster:
+        study = local.again(tmp_path / "study").changed(setting("cpu", "device"))
+        own = Clustered(study, cluster, tmp_path / "log")
         process = own.start(SCORES)
         jobs = _wait_for_jobs(cluster, lambda running: len(set(running.values())) > 1)
         dying = max(jobs.values())
@@ -116,17 +101,20 @@ def _kill_at_random_moments(own: Clustered, process: subprocess.Popen[bytes]) ->
     return killed
 
 
-def test_jobs_killed_at_random_moments_on_a_cluster_without_gpus(local: Local, tmp_path: Path) -> None:
-    with slurm(tmp_path / "slurm", ["node0"], gpus=0) as cluster:
-        study = local.again(tmp_path / "study").changed(setting("cpu", "device"))
-        own = Clustered(study, cluster, tmp_path / "log")
-        process = own.start(SCORES)
+def test_a_whole_study_whose_jobs_are_killed_at_random_moments_gives_the_tables_of_a_local_run_and_the_page(
+    local: Local, tmp_path: Path
+) -> None:
+    with slurm(tmp_path / "slurm", ["node0"], gpus=2) as cluster:
+        own = Clustered(local.again(tmp_path / "study"), cluster, tmp_path / "log")
+        process = own.start("all")
         killed = _kill_at_random_moments(own, process)
         outcome = ended(process, own.log)
         assert outcome.status == 0, outcome.output
+        assert set(cluster.nodes_of_jobs().values()) == {"node0"}
         states = cluster.states_of_jobs()
     assert len(killed) == KILLS
-    assert {states[job] for job in killed} == {"FAILED"}
-    assert_same_tables(study.results, local.study.results, tables(study.results))
-    assert (study.results / "summary/schemes.parquet").exists()
-    assert list(study.results.rglob("*.partial")) == []
+    assert {job: state for job, state in states.items() if state != "COMPLETED"} == dict.fromkeys(killed, "FAILED")
+    assert tables(own.study.results) == tables(local.study.results)
+    assert_same_tables(own.study.results, local.study.results, tables(local.study.results))
+    assert (own.study.results / "report.html").exists()
+    assert list(own.study.results.rglob("*.partial")) == []

@@ -8,13 +8,6 @@ import pytest
 from tests.workflow.snakemake_runs import Outcome, Place, Study, new_study, tree
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are shared out to several processes, those of the workflow stay together, as does their study."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("workflow"))
-
-
 @dataclass(frozen=True)
 class Finished:
     """A study that ran from nothing to its report, and how the run went."""
