@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER := slurm,generic,kubernetes,test-cluster
 
-.PHONY: report test test-cluster environment check compare docs bench lock audit clean help
+.PHONY: report test test-library test-workflow test-cluster environment check compare docs bench lock audit clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -15,9 +15,14 @@ report: $(VENV)/.ready  ## run the default study and write results/report.html
 
 test: $(VENV)/.ready-dev  ## check style and types, and run the tests
 	$(MAKE) --no-print-directory check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" tests/unit
-	$(BIN)/python -m pytest -m alone tests/unit
-	$(BIN)/python -m pytest tests/browser tests/gpu tests/workflow
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-library test-workflow
+	$(BIN)/python -m pytest -m alone
+
+test-library:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" tests/unit tests/browser
+
+test-workflow:
+	$(BIN)/python -m pytest tests/gpu tests/workflow
 
 test-cluster: $(VENV)/.ready-dev  ## run studies by a Slurm of one's own, where slurm-wlm and munge are installed, and on an S3 server
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(CLUSTER)]'
