@@ -7,16 +7,17 @@ import pandas as pd
 
 from inferometer.report.formats import enumerated
 
-COMPUTING = ("device", "device_name", "features", "cores", "torch_threads")
+COMPUTING = ("device", "device_name", "features", "cores")  # threads are a job's own choice
 VERSIONS = ("system", "python", "torch", "transformers")
 AGAINST_PEAKS = ("profile_latency", "profile_cache")  # whose times are held against measured peaks
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Machines of one kind: a row of the RUN table for what they are, their memory in words, and what ran on them."""
+    """Machines of one kind: a row of the RUN table for what they are, and in words what differs or ran on them."""
 
     machine: Any
+    threads: str
     memory: str
     jobs: str
 
@@ -39,7 +40,10 @@ def kinds(runs: pd.DataFrame) -> list[Kind]:
     """The kinds of machine in a RUN table, that with the most jobs first. Nodes that are alike are of one kind."""
     groups = [rows for _, rows in runs.groupby([*COMPUTING, *VERSIONS], sort=False)]
     groups.sort(key=len, reverse=True)
-    return [Kind(next(rows.itertuples()), _as_ranges(rows["memory_gib"]), _steps(rows)) for rows in groups]
+    return [
+        Kind(next(rows.itertuples()), _as_ranges(rows["torch_threads"]), _as_ranges(rows["memory_gib"]), _steps(rows))
+        for rows in groups
+    ]
 
 
 def differences(runs: pd.DataFrame, peaks: pd.DataFrame) -> list[str]:

@@ -30,12 +30,16 @@ def peaks(on: dict[str, Any]) -> pd.DataFrame:
 
 
 def test_nodes_that_are_alike_are_one_kind_and_the_kind_with_most_jobs_comes_first() -> None:
-    alike = {**LARGE, "memory_gib": 503.6}
+    alike = {**LARGE, "memory_gib": 503.6, "torch_threads": 1}
     table = runs(
         ("calibrate", None, SMALL), ("evaluate", "fp", LARGE), ("evaluate", "w8a8", alike), ("rotate", None, LARGE)
     )
     first, second = kinds(table)
-    assert (first.machine.device_name, first.memory) == ("A large processor", "503.5 to 503.6")
+    assert (first.machine.device_name, first.threads, first.memory) == (
+        "A large processor",
+        "1 to 64",
+        "503.5 to 503.6",
+    )
     assert first.jobs == "evaluate (fp, w8a8); rotate (m)"
     assert (second.machine.cores, second.memory, second.jobs) == (2, "8", "calibrate (m)")
     newer = table.assign(torch=["1", "2", "2", "2"], device_name="one")
