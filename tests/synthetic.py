@@ -1,10 +1,9 @@
 """A small study with made-up results, as the workflow leaves them: tables, figures and manifests, without any model."""
 
 import itertools
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -833,7 +832,7 @@ def add_measured_model(config: Config, results: Path, name: str) -> None:
     shared = list(results.rglob("*.parquet"))
     shutil.copytree(results / MEASURED, results / name)
     manifest = results / name / "sources/model.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text(encoding="utf-8")) | {"name": name}), encoding="utf-8")
+    replace(Manifest.read(manifest), name=name).write(manifest)
     for path in shared:
         table = pq.read_table(path)
         if "model" in table.column_names and MEASURED not in path.parts:
