@@ -22,7 +22,7 @@ from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from inferometer.device import Device
+from inferometer.device import Device, out_of_memory
 from inferometer.errors import InferometerError
 from inferometer.files import sha256_of
 from inferometer.manifest import Manifest
@@ -124,9 +124,10 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
                 output_loading_info=True,
             )
         except Exception as error:  # it stumbles over whatever is wrong with its files
+            if out_of_memory(error):  # for profiling a row with its reason, and no fault of the files
+                raise
             raise InferometerError(
-                f"{manifest.name} can't be loaded as transformers loads models ({reason_of(error)}); choose another "
-                "model, or more memory."
+                f"{manifest.name} can't be loaded as transformers loads models ({reason_of(error)}); choose another model."
             ) from error
         model, loading = loaded
         check_nothing_is_missing(loading, f"the checkpoint {checkpoint}")
