@@ -127,7 +127,8 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
             if out_of_memory(error):  # for profiling a row with its reason, and no fault of the files
                 raise
             raise InferometerError(
-                f"{manifest.name} can't be loaded as transformers loads models ({reason_of(error)}); choose another model."
+                f"{manifest.name} can't be loaded as transformers loads models ({reason_of(error)}); choose another "
+                "model."
             ) from error
         model, loading = loaded
         check_nothing_is_missing(loading, f"the checkpoint {checkpoint}")

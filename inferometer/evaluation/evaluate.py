@@ -2,22 +2,26 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inferometer.device import Device, why_no_memory
+from inferometer.errors import InferometerError
 from inferometer.evaluation.choices import ROW_TOKENS, Prompt, batches_of, can_pack, score_choices
 from inferometer.evaluation.layers import layer_fidelity
 from inferometer.evaluation.perplexity import Scores, score_windows
 from inferometer.evaluation.reference import Reference, ReferenceHead
 from inferometer.evaluation.tables import CHOICES, FIDELITY, LAYERS, WINDOWS
 from inferometer.folding import folded
+from inferometer.memory import within_available_memory
 from inferometer.models import weight_matrix, weights_bytes
 from inferometer.preparation import Preparation
 from inferometer.progress import progress
+from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.quantization.floats import FloatGrid
 from inferometer.quantization.model import QuantizedLayer, quantized
 from inferometer.quantization.simulated import ActivationRounder
@@ -121,3 +125,26 @@ def evaluate(
         choices = score_choices(model, questions, batches)
         fidelity = layer_fidelity(model, layers, windows[0][:, :LAYER_TOKENS])
     return Evaluation(scores, choices, fidelity, storage, packs)
+
+
+def or_skipped(
+    measured: Callable[[], Evaluation], scheme: Scheme, model: str, device: Device, *, keeps_going: bool
+) -> Evaluation:
+    """What `measured` gives, or why the scheme can't be run here: also want of memory, in a study that keeps going.
+
+    On a CPU it then takes no more than is free, as the system would end a process that does. Raises InferometerError
+    naming the model and the scheme when memory is short in a study that does not keep going.
+    """
+    if scheme.engine == "bitsandbytes" and (reason := reason_not_available(device.torch_device)):
+        return skipped(scheme, reason)
+    try:
+        with within_available_memory() if keeps_going and device.kind == "cpu" else nullcontext():
+            return measured()
+    except (RuntimeError, MemoryError) as error:
+        reason = why_no_memory(error)
+        if not keeps_going:
+            raise InferometerError(
+                f"{model} under {scheme.name}: {reason}; run it where there is more, shorten "
+                "`evaluation.window_tokens`, or set `study.keep_going` to true, so that the others go on."
+            ) from error
+    return skipped(scheme, reason)

@@ -1,21 +1,17 @@
 """Measure a model under one scheme: perplexity, fidelity, choices, layers and storage."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from inferometer.device import choose_device, why_no_memory
-from inferometer.errors import InferometerError
+from inferometer.device import choose_device
 from inferometer.evaluation.choices import encode_questions, read_questions
-from inferometer.evaluation.evaluate import evaluate, skipped
+from inferometer.evaluation.evaluate import Evaluation, evaluate, or_skipped
 from inferometer.evaluation.write import read_reference, write_evaluation
 from inferometer.jobs import job
 from inferometer.manifest import Manifest
-from inferometer.memory import within_available_memory
 from inferometer.models import load_model, load_tokenizer, weight_matrix, weights_bytes
 from inferometer.preparation import preparation_of
-from inferometer.quantization.bitsandbytes_layers import reason_not_available
 from inferometer.recording import write_run
 from inferometer.schemes import Scheme
 from inferometer.text import corpus_windows
@@ -45,26 +41,15 @@ with job(snakemake.log[0]) as stopwatch:
         dtype = str(model.dtype).removeprefix("torch.")
     with stopwatch.phase("compute"):
         device.reset_peak_memory()
-        reason = reason_not_available(model.device) if scheme.engine == "bitsandbytes" else None
+
+        def measured() -> Evaluation:
+            """The evaluation, where there is all that it needs."""
+            preparation = preparation_of(model, scheme, dict(inputs.items()), calibration or [])
+            return evaluate(model, scheme, preparation, windows, reference, questions, prompts, device.synchronize)
+
         # No parameter: what was measured holds either way. Without the float model there is nothing to go on with.
         keeps_going = snakemake.config["study"]["keep_going"] and reference is not None
-        try:
-            if reason is None:
-                with within_available_memory() if keeps_going and device.kind == "cpu" else nullcontext():
-                    files = dict(inputs.items())
-                    preparation = preparation_of(model, scheme, files, calibration or [])
-                    result = evaluate(
-                        model, scheme, preparation, windows, reference, questions, prompts, device.synchronize
-                    )
-        except (RuntimeError, MemoryError) as error:
-            reason = why_no_memory(error)
-            if not keeps_going:
-                raise InferometerError(
-                    f"{manifest.name} under {scheme.name}: {reason}; run it where there is more, shorten "
-                    "`evaluation.window_tokens`, or set `study.keep_going` to true, so that the others go on."
-                ) from error
-        if reason is not None:
-            result = skipped(scheme, reason)
+        result = or_skipped(measured, scheme, manifest.name, device, keeps_going=keeps_going)
     write_run(
         Path(snakemake.output.run),
         step="evaluate",
