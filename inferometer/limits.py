@@ -1,13 +1,12 @@
 """Limits of time and memory for a piece of work whose program came from elsewhere."""
 
-import resource
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
-import psutil
+from inferometer.memory import within
 
 
 @contextmanager
@@ -20,19 +19,13 @@ def limited(seconds: float, more_bytes: int) -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise TimeoutError(f"it took longer than {seconds:g} s")
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = psutil.Process().memory_info().vms + more_bytes
-    bounds = [bound for bound in (wanted, soft, hard) if bound != resource.RLIM_INFINITY]
     handler = signal.signal(signal.SIGALRM, stop)
     started = time.monotonic()
     remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        with suppress(ValueError, OSError):  # not every system limits address space
-            resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
-        yield
+        with within(more_bytes):
+            yield
     finally:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if remaining:

@@ -59,16 +59,17 @@ def available_bytes(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:
 
 
 @contextmanager
-def within_available_memory() -> Iterator[None]:
-    """Let no allocation of the block go beyond what is available when it begins; one that would raises an error.
+def within(more_bytes: int) -> Iterator[None]:
+    """Let the block take no more than so many bytes; an allocation that would go beyond them raises an error.
 
-    What counts is RLIMIT_DATA: private memory that can be written, whether touched or not. Only Linux counts it so.
+    What counts is RLIMIT_DATA: private memory that can be written, whether touched or not. Only Linux counts it so. A
+    limit that holds already holds on.
     """
     if sys.platform != "linux":
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    least = [psutil.Process().memory_info().data + available_bytes()]
+    least = [psutil.Process().memory_info().data + more_bytes]
     least += [limit for limit in before if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min(least), before[1]))
     try:

@@ -17,7 +17,7 @@ from inferometer.evaluation.perplexity import Scores, score_windows
 from inferometer.evaluation.reference import Reference, ReferenceHead
 from inferometer.evaluation.tables import CHOICES, FIDELITY, LAYERS, WINDOWS
 from inferometer.folding import folded
-from inferometer.memory import within_available_memory
+from inferometer.memory import available_bytes, within
 from inferometer.models import weight_matrix, weights_bytes
 from inferometer.preparation import Preparation
 from inferometer.progress import progress
@@ -138,7 +138,7 @@ def or_skipped(
     if scheme.engine == "bitsandbytes" and (reason := reason_not_available(device.torch_device)):
         return skipped(scheme, reason)
     try:
-        with within_available_memory() if keeps_going and device.kind == "cpu" else nullcontext():
+        with within(available_bytes()) if keeps_going and device.kind == "cpu" else nullcontext():
             return measured()
     except (RuntimeError, MemoryError) as error:
         reason = why_no_memory(error)

@@ -97,9 +97,7 @@ def _fault(entry: Path) -> str | None:
 
 
 def _write(entry: Path, names: Sequence[str], make: Make) -> None:
-    """Make an entry anew; what others left of it when they were killed is cleared away first."""
-    for left in entry.parent.glob(f".{entry.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Make an entry anew."""
     with whole_folder(entry) as folder:
         make(*(folder / name for name in names))
         found = _files(folder)

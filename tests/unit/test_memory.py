@@ -21,7 +21,7 @@ FILES = {
 }
 HOARD = """
 from contextlib import nullcontext
-from inferometer.memory import within_available_memory
+from inferometer.memory import available_bytes, within
 with {wall}:
     hoard = [bytearray(b"x" * (4 << 20)) for _ in range(2000)]
 """
@@ -96,7 +96,7 @@ def test_a_process_that_goes_beyond_its_group_is_killed_without_a_word(tight_gro
 
 
 def test_within_the_wall_it_gets_an_error_instead(tight_group: Path) -> None:
-    done = hoarding(tight_group, "within_available_memory()")
+    done = hoarding(tight_group, "within(available_bytes())")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "MemoryError"
 
@@ -104,13 +104,13 @@ def test_within_the_wall_it_gets_an_error_instead(tight_group: Path) -> None:
 def test_the_wall_is_gone_after_the_block_and_never_above_one_that_stood_before() -> None:
     program = """
 import resource
-from inferometer.memory import within_available_memory
+from inferometer.memory import available_bytes, within
 assert resource.getrlimit(resource.RLIMIT_DATA) == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-with within_available_memory():
+with within(available_bytes()):
     inner = resource.getrlimit(resource.RLIMIT_DATA)[0]
 assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY != inner
 resource.setrlimit(resource.RLIMIT_DATA, (inner // 8, inner // 2))
-with within_available_memory():
+with within(available_bytes()):
     assert resource.getrlimit(resource.RLIMIT_DATA) == (inner // 8, inner // 2)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

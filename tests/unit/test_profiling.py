@@ -30,6 +30,7 @@ from inferometer.errors import InferometerError
 from inferometer.files import sha256_of
 from inferometer.held import held_bytes
 from inferometer.manifest import CheckpointFile, Manifest, check_context
+from inferometer.memory import within
 from inferometer.plotting import save
 from inferometer.profiling import baseline, cache, figures, latency, memory, summary
 from inferometer.profiling.generation import (
@@ -303,11 +304,29 @@ def test_subjects_run_their_scheme_and_leave_nothing_behind(monkeypatch: pytest.
     assert not any("Integer" in type(module).__name__ for module in rounded.modules())
 
 
+def _files(folder: Path) -> tuple[CheckpointFile, ...]:
+    """A checkpoint's files, as a manifest has them."""
+    return tuple(CheckpointFile(path.name, path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
+def test_a_model_that_really_does_not_fit_is_a_subject_with_that_reason(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.resize_token_embeddings(1_600_000)  # 205 MB in float32
+    model.bfloat16().save_pretrained(tmp_path)
+    files = tuple(
+        CheckpointFile(file.name, file.stat().st_size, sha256_of(file)) for file in sorted(tmp_path.iterdir())
+    )
+    load = partial(load_to_profile, _manifest(files=files), tmp_path, CPU)
+    with within(128 << 20), subjects({"fp": {}}, ["float32"], [3], load) as [found]:
+        assert found.model is None
+        assert str(found.reason).startswith("not enough memory (")
+
+
 def test_the_head_of_a_profiled_model_is_never_copied(tmp_path: Path) -> None:
     """Torch copies the weight for a slice of states, which would pass for the model's own time."""
     folder = tiny_checkpoint(tmp_path / "tiny")
-    files = tuple(CheckpointFile(path.name, path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir()))
-    model = load_to_profile(_manifest(files=files), folder, CPU, "bfloat16")
+    model = load_to_profile(_manifest(files=_files(folder)), folder, CPU, "bfloat16")
     head: Any = model.get_output_embeddings()
     with torch.profiler.profile() as profile:
         read(model, random_prompt(model, 1, 9))
