@@ -12,14 +12,14 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import LoopbackServer, QuietHandler
 
 COMMIT = "c0ffee" + "0" * 34
 LARGE_FILES = (".safetensors", ".bin", ".parquet")
@@ -44,21 +44,18 @@ class Repository:
     refusal: tuple[int, str] | None = None
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(LoopbackServer):
     """Repositories under paths such as `models/org/name` or `datasets/org/name`, all at COMMIT."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
-        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
         """The address to set HF_ENDPOINT to."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.place}"
 
     def add(self, name: str, files: Mapping[str, bytes], kind: str = "models") -> Repository:
         """Publish a repository; returns it, so that a test can make it misbehave."""
@@ -70,25 +67,11 @@ class HubServer(ThreadingHTTPServer):
         """The requests about a repository so far, as method and path."""
         return [request for request in self.requests if f"/{name}/" in request]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class _Answer(QuietHandler):
     @property
     def _hub(self) -> HubServer:
         return cast(HubServer, self.server)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self._answer()

@@ -2,21 +2,19 @@
 
 import ssl
 import subprocess
-import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
+
+from tests.loopback import LoopbackServer, QuietHandler
 
 
-class IndexServer(ThreadingHTTPServer):
+class IndexServer(LoopbackServer):
     """The wheels of a folder, under `/simple/<package>/`; the next `altered` transfers of a wheel bring other bytes."""
-
-    daemon_threads = True
 
     def __init__(self, wheels: Path, secrets: Path) -> None:
         """Make a certificate for the server in the folder `secrets`, with the openssl program."""
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.wheels, self.altered = wheels, 0
         key, certificate = secrets / "key.pem", secrets / "certificate.pem"
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
@@ -24,31 +22,15 @@ class IndexServer(ThreadingHTTPServer):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
-        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     def settings(self, cache: Path) -> dict[str, str]:
         """Environment variables that make this pip's only index, with a cache of its own."""
-        place = f"127.0.0.1:{self.server_address[1]}"
-        settings = {"INDEX_URL": f"https://{place}/simple", "TRUSTED_HOST": place, "CACHE_DIR": str(cache)}
+        settings = {"INDEX_URL": f"https://{self.place}/simple", "TRUSTED_HOST": self.place, "CACHE_DIR": str(cache)}
         settings |= {"CONFIG_FILE": "/dev/null", "EXTRA_INDEX_URL": "", "FIND_LINKS": "", "RETRIES": "1"}
         return {**{f"PIP_{name}": value for name, value in settings.items()}, "NO_PROXY": "127.0.0.1,localhost"}
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
+class _Answer(QuietHandler):
     def do_GET(self) -> None:
         index = cast(IndexServer, self.server)
         name = self.path.rstrip("/").split("/")[-1]

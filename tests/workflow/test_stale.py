@@ -586,11 +586,18 @@ def with_verdicts(expected: set[str]) -> set[str]:
     return expected | ({"judge_claims"} if {job.split()[0] for job in expected} & FOR_CLAIMS else set())
 
 
+def planned(
+    scenarios: Mapping[str, tuple[Scenario, set[str]]], study: Study, folders: pytest.TempPathFactory
+) -> dict[str, Outcome]:
+    """A dry run of every scenario, each on a study that is made of this one."""
+    studies = [scenario(study, folders.mktemp("stale")) for scenario, _ in scenarios.values()]
+    return dict(zip(scenarios, dry_runs(studies), strict=True))
+
+
 @pytest.fixture(scope="module")
 def outcomes(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """A dry run of every scenario."""
-    studies = [scenario(study, tmp_path_factory.mktemp("stale")) for scenario, _ in SCENARIOS.values()]
-    return dict(zip(SCENARIOS, dry_runs(studies), strict=True))
+    return planned(SCENARIOS, study, tmp_path_factory)
 
 
 @pytest.mark.parametrize("what", SCENARIOS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_checkpoint
-from tests.workflow.snakemake_runs import ROTATED, Outcome, Study, dry_runs, setting
+from tests.workflow.snakemake_runs import ROTATED, Outcome, Study, setting
 from tests.workflow.stale_table import PAGE, table
 from tests.workflow.test_stale import (
     AFTER_CALIBRATION,
@@ -28,6 +28,7 @@ from tests.workflow.test_stale import (
     configured,
     evaluated,
     in_a_copy,
+    planned,
     smoothed,
     void,
     with_verdicts,
@@ -146,8 +147,7 @@ def two_models(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="module")
 def outcomes(two_models: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """A dry run of every scenario."""
-    studies = [scenario(two_models, tmp_path_factory.mktemp("stale")) for scenario, _ in OF_TWO.values()]
-    return dict(zip(OF_TWO, dry_runs(studies), strict=True))
+    return planned(OF_TWO, two_models, tmp_path_factory)
 
 
 @pytest.mark.parametrize("what", OF_TWO)
