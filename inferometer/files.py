@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,14 @@ from safetensors import SafetensorError
 from inferometer.errors import InferometerError
 
 CHUNK_BYTES = 1 << 20
+
+_renamed: Callable[[Path, Path], object] = Path.replace
+
+
+def rename_by(renamed: Callable[[Path, Path], object]) -> None:
+    """Have another process give files their names, by a function of the path that a file has and the one it gets."""
+    global _renamed
+    _renamed = renamed
 
 
 def sha256_of(path: Path) -> str:
@@ -67,7 +75,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_what_killed_jobs_left(path)
         yield partial
-        partial.replace(path)
+        _renamed(partial, path)
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -85,8 +93,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         if path.is_dir():
-            path.replace(retired)  # at once: a job killed while deleting would leave half of it
-        partial.replace(path)
+            _renamed(path, retired)  # at once: a job killed while deleting would leave half of it
+        _renamed(partial, path)
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
     finally:

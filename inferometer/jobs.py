@@ -42,7 +42,7 @@ class Stopwatch:
             log.info("%s took %.2f s", name, self.seconds[name])
 
 
-def _end_with_caller() -> None:
+def end_with_caller() -> None:
     """Make this process end as soon as its caller does.
 
     A job that outlived a killed Snakemake would write over what the next call makes, perhaps of other settings.
@@ -76,7 +76,7 @@ def job(log_file: str | Path) -> Iterator[Stopwatch]:
 
     A fault that the user can mend is one sentence; anything else leaves its traceback in the log.
     """
-    _end_with_caller()
+    end_with_caller()
     path = Path(log_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,10 @@ Linear = nn.Linear | Conv1D
 RANDOM_BLOCK = 2**20 - 3  # values; no multiple of a width, so that rows of a matrix differ
 RANDOM_STD = 0.02  # as transformers draws them for most models
 
+LARGEST_KEPT_BYTES = 2**31  # of a checkpoint: what runs a larger model takes so long that opening it counts for little
+
+_kept: dict[tuple[Manifest, Path, str], PreTrainedModel] = {}
+
 
 def _check_files(manifest: Manifest, checkpoint: Path, weights: bool) -> None:
     """Hold a checkpoint against its manifest: all sizes, and digests of what is read, which may include `weights`."""
@@ -100,12 +104,40 @@ def _random_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int) -> Pr
     return model
 
 
+def keep_open(manifest: Manifest, checkpoint: Path, dtype: str) -> None:
+    """Open a small model, and no other, in main memory, so that `load_model` finds it in this process and its forks.
+
+    This process must not compute with it, since a fork can't take the threads along that torch would start.
+    Raises InferometerError as `load_model` does.
+    """
+    key = _key(manifest, checkpoint, dtype)
+    if key not in _kept:
+        _kept.clear()
+        if sum(file.bytes for file in manifest.files) <= LARGEST_KEPT_BYTES:
+            torch.set_num_threads(1)
+            _kept[key] = _opened(manifest, checkpoint, dtype)
+
+
+def _key(manifest: Manifest, checkpoint: Path, dtype: str) -> tuple[Manifest, Path, str]:
+    return manifest, checkpoint.resolve(), manifest.dtype if dtype == "auto" else dtype
+
+
 def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str = "auto") -> PreTrainedModel:
     """The model in evaluation mode on a device, in its own dtype unless `dtype` names another.
 
     Weights are touched once, so that memory-mapped pages count as the model's, not the first measurement's.
     Raises InferometerError when the checkpoint is not as it was fetched or lacks tensors.
     """
+    model = _kept.pop(_key(manifest, checkpoint, dtype), None) or _opened(manifest, checkpoint, dtype)
+    module: nn.Module = model
+    module.to(device.torch_device)
+    for parameter in model.parameters():
+        parameter.sum()
+    return model
+
+
+def _opened(manifest: Manifest, checkpoint: Path, dtype: str) -> PreTrainedModel:
+    """The model in evaluation mode in main memory, of a checkpoint that is as it was fetched."""
     _check_files(manifest, checkpoint, weights=True)
     if manifest.random_weights:
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
@@ -134,9 +166,7 @@ def load_model(manifest: Manifest, checkpoint: Path, device: Device, dtype: str 
         check_nothing_is_missing(loading, f"the checkpoint {checkpoint}")
     model.config.use_cache = False
     module: nn.Module = model
-    module.requires_grad_(False).eval().to(device.torch_device)
-    for parameter in model.parameters():
-        parameter.sum()
+    module.requires_grad_(False).eval()
     return model
 
 

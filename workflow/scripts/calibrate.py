@@ -1,8 +1,13 @@
 """Stream calibration text through a model and keep the statistics of every linear layer."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.calibration.calibrate import calibrate
 from inferometer.calibration.tables import ACTIVATIONS, HISTOGRAMS, SURFACES, WEIGHTS
@@ -15,8 +20,6 @@ from inferometer.progress import progress
 from inferometer.recording import write_run
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     settings, checkpoint = snakemake.params.settings, Path(snakemake.input.checkpoint)

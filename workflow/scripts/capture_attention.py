@@ -1,8 +1,13 @@
 """Read all texts of the chapter in float, and take down what every head looks at."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.attention.inputs import begun_otherwise, streams_of, texts_of
 from inferometer.attention.tables import HEADS, MAPS, POSITIONS, RESIDUALS
@@ -13,8 +18,6 @@ from inferometer.manifest import Manifest
 from inferometer.models import load_model, load_tokenizer, weights_bytes
 from inferometer.recording import write_run
 from inferometer.tables import write_table
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     settings, files, output = snakemake.params.inputs, snakemake.input, snakemake.output

@@ -1,8 +1,13 @@
 """Read texts under schemes and KV caches, and take down what every head looks at."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.attention.rounded import rounded_attention
 from inferometer.attention.tables import ROUNDED
@@ -15,8 +20,6 @@ from inferometer.recording import write_run
 from inferometer.schemes import Scheme
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 LEAST_TEXTS = 2  # below that there is no interval
 

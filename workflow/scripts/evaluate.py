@@ -1,8 +1,13 @@
 """Measure a model under one scheme: perplexity, fidelity, choices, layers and storage."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.device import choose_device
 from inferometer.evaluation.choices import encode_questions, read_questions
@@ -15,8 +20,6 @@ from inferometer.preparation import preparation_of
 from inferometer.recording import write_run
 from inferometer.schemes import Scheme
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 LEAST_WINDOWS = 2  # below that there is no interval
 

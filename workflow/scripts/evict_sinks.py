@@ -1,8 +1,13 @@
 """Read long texts with windowed caches, with and without the first tokens, and take down how well each token is met."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.attention.eviction import evict, read_texts
 from inferometer.attention.eviction_tables import EVICTION
@@ -12,8 +17,6 @@ from inferometer.manifest import Manifest
 from inferometer.models import load_model, weights_bytes
 from inferometer.recording import write_run
 from inferometer.tables import write_table
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     settings, inputs, output = snakemake.params.settings, snakemake.input, snakemake.output

@@ -1,9 +1,15 @@
 """Round one layer of a model at a time, and measure what each does to its predictions."""
 
+from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
 from pathlib import Path
 
 import pandas as pd
-from snakemake.iocontainers import Snakemake
 
 from inferometer.device import choose_device
 from inferometer.evaluation.sensitivity import sensitivities
@@ -15,8 +21,6 @@ from inferometer.recording import write_run
 from inferometer.schemes import Scheme
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     checkpoint = Path(snakemake.input.checkpoint)

@@ -1,8 +1,13 @@
 """Find what a rotation touches in a model, prove that the float model stays what it was, and round both weights."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, "float32")
+
+from pathlib import Path
 
 from inferometer.device import choose_device
 from inferometer.jobs import job
@@ -15,8 +20,6 @@ from inferometer.rotation.stored import table_of
 from inferometer.rotation.tables import BASIS, PATHS
 from inferometer.tables import write_table
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     checkpoint = Path(snakemake.input.checkpoint)

@@ -1,8 +1,13 @@
 """Let the float model write by chance after prompts, at every temperature and with every seed."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.device import choose_device
 from inferometer.generation.prepare import encode_prompts
@@ -13,8 +18,6 @@ from inferometer.manifest import Manifest
 from inferometer.models import load_model, load_tokenizer, weights_bytes
 from inferometer.recording import write_run
 from inferometer.tables import write_table
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output

@@ -1,8 +1,13 @@
 """Find a model's smoothing sites, strengths and factors, and prove that folding them changes nothing in float."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, "float32")
+
+from pathlib import Path
 
 from inferometer.calibration.tables import ACTIVATIONS
 from inferometer.device import choose_device
@@ -16,8 +21,6 @@ from inferometer.smoothing.search import SEARCH_WINDOWS
 from inferometer.smoothing.tables import ALPHAS, SCALES, SITES
 from inferometer.tables import read_table, write_table
 from inferometer.text import corpus_windows
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     checkpoint, entry = Path(snakemake.input.checkpoint), snakemake.params.scheme

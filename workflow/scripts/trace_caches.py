@@ -1,8 +1,13 @@
 """Write a text under every policy that chooses bits, and keep which bits its tokens got."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.device import choose_device
 from inferometer.jobs import job
@@ -13,8 +18,6 @@ from inferometer.manifest import Manifest, check_context
 from inferometer.models import load_model, load_tokenizer
 from inferometer.tables import write_table
 from inferometer.writing import encoded
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]):
     settings, params = snakemake.params.settings, snakemake.params

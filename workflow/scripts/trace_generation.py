@@ -1,8 +1,13 @@
 """Let the float model write after prompts and meet words that do not belong, and take down what each token is to it."""
 
-from pathlib import Path
-
 from snakemake.iocontainers import Snakemake
+
+from inferometer.keeper import hand_over
+
+snakemake: Snakemake
+hand_over(snakemake.input.manifest, snakemake.input.checkpoint, snakemake.params.device, snakemake.params.dtype)
+
+from pathlib import Path
 
 from inferometer.device import choose_device
 from inferometer.generation.insertions import insert
@@ -14,8 +19,6 @@ from inferometer.manifest import Manifest
 from inferometer.models import load_model, load_tokenizer, weights_bytes
 from inferometer.recording import write_run
 from inferometer.tables import write_table
-
-snakemake: Snakemake
 
 with job(snakemake.log[0]) as stopwatch:
     settings, inputs, output = snakemake.params.settings, snakemake.input, snakemake.output
