@@ -166,7 +166,7 @@ def test_where_the_keeper_was_killed_the_next_job_starts_another(call: Call) -> 
     assert call.run("one")[0] == 0
     [own] = call.others()
     own.kill()
-    until(lambda: not call.others())
+    own.wait(PATIENCE_S)
     assert call.run("other")[0] == 0
     assert len(call.others()) == 1
 
@@ -201,7 +201,7 @@ def test_another_user_can_neither_keep_nor_ask(call: Call, monkeypatch: pytest.M
     assert subprocess.run([*user[:2], ask], check=False).returncode == 0, "hung up on"
     [own] = call.others()
     own.kill()
-    until(lambda: not call.others())
+    own.wait(PATIENCE_S)
     listen = f"{user[2]}; own.bind({address!r}); own.listen(); print(flush=True); time.sleep(600)"
     with subprocess.Popen([*user[:2], listen], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
