@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -169,15 +169,10 @@ def available_cores() -> int:
 
 
 @contextmanager
-def quick_products() -> Iterator[None]:
-    """Run the block with float32 products whose factors may be cut to fewer bits where the hardware gains by it.
-
-    Factors become bfloat16 on a CPU and TF32 on CUDA, sums stay in float32. For statistics of calibration text, and
-    for whole numbers up to 256, which both formats hold exactly; never for other values that are measured.
-    """
+def _products(cpu: str, cuda: str) -> Iterator[None]:
     settings: tuple[tuple[Any, str], ...] = (
-        (torch.backends.mkldnn.matmul, "bf16"),  # type: ignore[attr-defined]  # torch's types don't know it
-        (torch.backends.cuda.matmul, "tf32"),
+        (torch.backends.mkldnn.matmul, cpu),  # type: ignore[attr-defined]  # torch's types don't know it
+        (torch.backends.cuda.matmul, cuda),
     )
     before = [backend.fp32_precision for backend, _ in settings]
     try:
@@ -187,6 +182,20 @@ def quick_products() -> Iterator[None]:
     finally:
         for (backend, _), precision in zip(settings, before, strict=True):
             backend.fp32_precision = precision
+
+
+def quick_products() -> AbstractContextManager[None]:
+    """Run the block with float32 products whose factors may be cut to fewer bits where the hardware gains by it.
+
+    Factors become bfloat16 on a CPU and TF32 on CUDA, sums stay in float32. For statistics of calibration text, and
+    for whole numbers up to 256, which both formats hold exactly; never for other values that are measured.
+    """
+    return _products("bf16", "tf32")
+
+
+def exact_products() -> AbstractContextManager[None]:
+    """Run the block with float32 products of all digits, as they are where nothing else is said."""
+    return _products("ieee", "ieee")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,6 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from inferometer.errors import InferometerError
-from inferometer.models import weight_matrix
 from inferometer.quantization.floats import E4M3, FLOAT32_SIGNIFICAND_BITS, FloatGrid
 from inferometer.quantization.grids import Grid, IntegerGrid, Parameters
 from inferometer.quantization.model import QuantizedLayer
@@ -29,8 +28,8 @@ def layer_tensors(name: str, layer: QuantizedLayer, grid: Grid, described: Quant
     round a tie to different sides.
     """
     assert isinstance(layer.module, SimulatedLinear | SimulatedIntegerLinear)
-    values = layer.module.weight.detach()
-    parameters = grid.parameters(grid.vectors(weight_matrix(layer.reference).float()))
+    assert layer.parameters is not None
+    values, parameters = layer.module.weight.detach(), layer.parameters
     tensors = _weight_tensors(_codes(values, grid, parameters), grid, parameters, described.format)
     _check_decoding(name, tensors, described, values)
     if layer.inputs is not None and layer.inputs.static is not None:
@@ -43,7 +42,7 @@ def _codes(values: Tensor, grid: Grid, parameters: Parameters) -> Tensor:
     """The codes [outputs, inputs] that a layer's rounded weight came from.
 
     A value lies off its code by the rounding of the model's dtype, which is less than half a step, so that the nearest
-    code is its own. Compensated weights have the parameters of the weight as it was before, too.
+    code is its own.
     """
     return grid.nearest(grid.vectors(values.float()), parameters).reshape(values.shape)
 

@@ -81,8 +81,8 @@ class FloatGrid(Grid):
         """Codes with the scales that the format has."""
         return FLOAT_LAYOUTS[self.format]
 
-    def parameters(self, values: Tensor) -> Parameters:
-        """Scales that suit float32 vectors."""
+    def parameters(self, values: Tensor, importance: Tensor | None = None) -> Parameters:
+        """Scales that suit float32 vectors; they reach the largest value, whatever the importance of others."""
         largest = absmax(values)
         if self.format == "nvfp4":
             whole = largest.amax().clamp(min=SMALLEST_ABSMAX) / (self.element.largest * E4M3.largest)

@@ -55,10 +55,12 @@ def round_with_compensation(weights: Sequence[Tensor], grid: Grid, second_moment
     """Codes of float32 weights [outputs, inputs] that read one input, chosen so that their outputs on it change least.
 
     `second_moments` is XᵀX [inputs, inputs] over calibration rows X. The grid's parameters are those of the weights as
-    they are; columns are taken in order of falling second moment, so that those that matter most are rounded first.
+    they are, with errors weighed by the moments' diagonal, as they count in outputs whose inputs are not correlated;
+    columns are taken in order of falling second moment, so that those that matter most are rounded first.
     """
-    order = second_moments.diagonal().argsort(descending=True, stable=True)
-    parameters = [grid.parameters(grid.vectors(weight)) for weight in weights]
+    importance = second_moments.diagonal()
+    order = importance.argsort(descending=True, stable=True)
+    parameters = [grid.parameters(grid.vectors(own), grid.vectors(importance.expand_as(own))) for own in weights]
 
     def by_column(tensors: list[Tensor]) -> Tensor:
         return torch.cat(tensors)[:, order].T.contiguous()

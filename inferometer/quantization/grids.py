@@ -49,8 +49,11 @@ class Grid(ABC):
         """Bits of one code."""
 
     @abstractmethod
-    def parameters(self, values: Tensor) -> Parameters:
-        """Scales and zero points that suit the float32 `values`, by `vectors`."""
+    def parameters(self, values: Tensor, importance: Tensor | None = None) -> Parameters:
+        """Scales and zero points that suit the float32 `values`, by `vectors`.
+
+        Grids that minimize squared errors weigh each by its value's `importance`, where that is given.
+        """
 
     @abstractmethod
     def nearest(self, values: Tensor, parameters: Parameters) -> Tensor:
@@ -123,8 +126,8 @@ class IntegerGrid(Grid):
     Symmetric grids have codes -(2^(b-1) - 1) ... 2^(b-1) - 1, s = absmax / (2^(b-1) - 1) and no z (Xiao et al. 2023,
     SmoothQuant, eq. 1); asymmetric ones 0 ... 2^b - 1 from the smallest value to the largest, with zero on the grid.
     `clip` says how far the grid reaches: to the largest value, to a `percentile` of them, or as far as makes the sum
-    of squared errors smallest. Scales of groups are stored in float16, rounded up so that no value comes to lie beyond
-    the grid; all others in float32.
+    of squared errors smallest, each weighed by its value's importance where that is known. Scales of groups are stored
+    in float16, rounded up so that no value comes to lie beyond the grid; all others in float32.
     """
 
     bits: int = 8
@@ -167,13 +170,13 @@ class IntegerGrid(Grid):
             return high, high
         return vectors.amin(dim=-1, keepdim=True), vectors.amax(dim=-1, keepdim=True)
 
-    def parameters(self, values: Tensor) -> Parameters:
+    def parameters(self, values: Tensor, importance: Tensor | None = None) -> Parameters:
         """Scales and zero points that suit float32 vectors."""
         low, high = self._ends(values)
         if self.clip != "mse":
             return self._reaching(low, high)
         tried = [self._reaching(low * ratio, high * ratio) for ratio in CLIP_RATIOS]
-        errors = [self._squared_error(values, parameters) for parameters in tried]
+        errors = [self._squared_error(values, parameters, importance) for parameters in tried]
         best = torch.stack(errors).argmin(dim=0, keepdim=True)
 
         def chosen(candidates: list[Tensor]) -> Tensor:
@@ -184,9 +187,9 @@ class IntegerGrid(Grid):
             chosen([parameters.scale for parameters in tried]), chosen(zero_points) if zero_points else None
         )
 
-    def _squared_error(self, values: Tensor, parameters: Parameters) -> Tensor:
-        rounded = self.decoded(self.nearest(values, parameters), parameters)
-        return rounded.sub_(values).square_().sum(dim=-1, keepdim=True)
+    def _squared_error(self, values: Tensor, parameters: Parameters, importance: Tensor | None) -> Tensor:
+        errors = self.decoded(self.nearest(values, parameters), parameters).sub_(values).square_()
+        return (errors if importance is None else errors.mul_(importance)).sum(dim=-1, keepdim=True)
 
     def nearest(self, values: Tensor, parameters: Parameters, out: Tensor | None = None) -> Tensor:
         """The nearest codes, as whole numbers in float32, ties to even; written to `out` where that is given."""

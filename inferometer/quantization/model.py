@@ -1,14 +1,15 @@
 """Rounding a whole model by a scheme, block by block, for a while: it comes back unchanged.
 
-Where rounding needs calibration text, each block sees what the rounded blocks before it make of the text, so that
-compensation also makes up for their errors (Frantar et al. 2023, GPTQ, section 3.3). Only one block's statistics are in
-memory at a time.
+Where rounding needs calibration text, each layer sees what the rounded layers before it make of the text, so that
+compensation also makes up for their errors (Frantar et al. 2023, GPTQ, section 3.3, which goes by blocks). Only one
+layer's statistics are in memory at a time.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from inferometer.blocks import decoder_blocks, run_block
-from inferometer.device import quick_products
+from inferometer.device import exact_products, quick_products
 from inferometer.errors import InferometerError
 from inferometer.models import Linear, quantizable_layers, weight_matrix
 from inferometer.quantization.bitsandbytes_layers import BitsandbytesLinear
@@ -31,7 +32,7 @@ from inferometer.schemes import Activations, Scheme
 
 _Input = ActivationRounder | ActivationCoder
 
-WINDOWS_AT_ONCE = 4  # of calibration text: a pass ends after one block, so that starting it counts
+ROWS_AT_ONCE = 2048  # of calibration text, of which a copy in float32 is made
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class QuantizedLayer:
     """A rounded layer in the place of a float one: the `module` that computes, what it stores, how far it is off.
 
     `reference` is the float layer with everything folded in; it reads the same inputs as `module`. `kernel` names what
-    multiplies the codes, where codes are multiplied, and `inputs` is what rounds the layer's inputs. The noise of a
-    weight that is left in float, or that only a library can read, is not a number.
+    multiplies the codes, where codes are multiplied, `inputs` is what rounds the layer's inputs, and `parameters` are
+    the weight's on its grid. The noise of a weight that is left in float, or that only a library can read, is not a
+    number.
     """
 
     module: nn.Module
@@ -49,62 +51,40 @@ class QuantizedLayer:
     weight_sqnr_db: float
     kernel: str | None
     inputs: _Input | None
+    parameters: Parameters | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Inputs:
-    """What calibration text brought to one tensor that layers read."""
+    """What calibration text brought to a tensor that layers read: its rows [tokens, inputs], rotated as it comes."""
 
-    second_moments: Tensor
-    rows: list[Tensor]
+    values: Tensor
+    rotation: Rotation | None
+
+    def rows(self) -> Iterator[Tensor]:
+        """The rows in float32, part by part."""
+        for part in self.values.flatten(end_dim=-2).split(ROWS_AT_ONCE):
+            yield (self.rotation(part) if self.rotation else part).float()
+
+    def second_moments(self) -> Tensor:
+        """XᵀX [inputs, inputs] over all rows."""
+        with quick_products():
+            moments: Tensor = sum(rows.T @ rows for rows in self.rows())  # type: ignore[assignment]  # never 0
+        return moments
 
 
-class _Recorder:
-    """Collects the inputs of a block's layers: once for each tensor, whoever reads it."""
+class _Awaiting(nn.Module):
+    """A float layer that is rounded, with all that read the same tensor, as soon as calibration text reaches it."""
 
-    def __init__(self, layers: Mapping[str, Linear], rotations: Mapping[str, Rotation], keep_rows: bool) -> None:
-        self.inputs: dict[str, _Inputs] = {}
-        self.reader_of: dict[str, str] = {}
-        self._keep_rows = keep_rows
-        self._last: tuple[Tensor, str] | None = None
-        self._handles = [
-            layer.register_forward_pre_hook(self._hook(name, rotations.get(name))) for name, layer in layers.items()
-        ]
+    def __init__(self, layer: Linear, reached: Callable[[Tensor], nn.Module]) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias  # where a model asks for their dtype or device
+        self._reached = reached
 
-    def _hook(self, name: str, rotation: Rotation | None) -> Any:
-        def record(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            values = arguments[0]
-            if self._last is None or self._last[0] is not values:
-                self._last = (values, name)
-                rows = values.flatten(end_dim=-2)
-                self._add(name, (rotation(rows) if rotation else rows).float())
-            self.reader_of[name] = self._last[1]
-
-        return record
-
-    def _add(self, name: str, rows: Tensor) -> None:
-        if name not in self.inputs:
-            self.inputs[name] = _Inputs(rows.new_zeros(rows.shape[1], rows.shape[1]), [])
-        self.inputs[name].second_moments.addmm_(rows.T, rows)
-        if self._keep_rows:
-            self.inputs[name].rows.append(rows)
-
-    def reader(self, name: str) -> str:
-        """The first layer that reads what a layer reads. Raises InferometerError when it never ran."""
-        if name not in self.reader_of:
-            raise InferometerError(
-                f"layer {name} was never run on the calibration text; name it in the scheme's `keep`."
-            )
-        return self.reader_of[name]
-
-    def of(self, name: str) -> _Inputs:
-        """What a layer read. Raises InferometerError when it never ran."""
-        return self.inputs[self.reader(name)]
-
-    def remove(self) -> None:
-        """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
+    def forward(self, values: Tensor) -> Tensor:
+        """What the rounded layer makes of the text."""
+        output: Tensor = self._reached(values)(values)
+        return output
 
 
 def _has_integer_product(scheme: Scheme) -> bool:
@@ -122,7 +102,6 @@ class _Rounding:
         self._codes_multiply = scheme.engine == "integer" or _has_integer_product(scheme)
         activations = scheme.activations
         self._dynamic = None if activations is None or activations.static else self._input_of(activations, None)
-        self._static: dict[str, _Input] = {}
 
     def _input_of(self, activations: Activations, static: Parameters | None) -> _Input:
         if self._codes_multiply:
@@ -130,40 +109,31 @@ class _Rounding:
             return ActivationCoder(activations.grid, static, codes)
         return ActivationRounder(activations.grid, static, activations.outlier_threshold)
 
-    def _weights(self, layers: Mapping[str, Linear], recorder: _Recorder | None) -> dict[str, Quantized]:
-        """The rounded weights of layers, by name; layers that read one input are compensated together."""
+    def _weights(self, layers: Mapping[str, Linear], inputs: _Inputs | None) -> dict[str, Quantized]:
+        """The rounded weights of layers, by name; those that are compensated all read the same `inputs`."""
         if self.scheme.weights is None:
             return {}
         grid = self.scheme.weights.grid
         if self.scheme.weights.rounding == "nearest":
             return {name: grid.quantized(weight_matrix(layer)) for name, layer in layers.items()}
-        assert recorder is not None
-        found: dict[str, Quantized] = {}
-        for reader in dict.fromkeys(recorder.reader(name) for name in layers):
-            names = [name for name in layers if recorder.reader(name) == reader]
-            floats = [weight_matrix(layers[name]).float() for name in names]
-            rounded = round_with_compensation(floats, grid, recorder.of(reader).second_moments)
-            found |= dict(zip(names, rounded, strict=True))
-        return found
+        assert inputs is not None
+        floats = [weight_matrix(layer).float() for layer in layers.values()]
+        return dict(zip(layers, round_with_compensation(floats, grid, inputs.second_moments()), strict=True))
 
-    def _inputs(self, name: str, recorder: _Recorder | None) -> _Input | None:
-        """What rounds a layer's inputs; layers that read the same tensor share it."""
+    def _rounder(self, inputs: _Inputs | None) -> _Input | None:
+        """What rounds the inputs of layers that read the same tensor."""
         activations = self.scheme.activations
         if activations is None or not activations.static:
             return self._dynamic
-        assert recorder is not None
-        reader = recorder.reader(name)
-        if reader not in self._static:
-            rows = torch.cat(recorder.of(name).rows)
-            parameters = activations.grid.parameters(activations.grid.vectors(rows))
-            self._static[reader] = self._input_of(activations, parameters)
-        return self._static[reader]
+        assert inputs is not None
+        rows = torch.cat(list(inputs.rows()))
+        return self._input_of(activations, activations.grid.parameters(activations.grid.vectors(rows)))
 
-    def layers(self, layers: Mapping[str, Linear], recorder: _Recorder | None) -> Iterator[tuple[str, QuantizedLayer]]:
-        """Rounded layers in the place of float ones."""
-        weights = self._weights(layers, recorder)
+    def layers(self, layers: Mapping[str, Linear], inputs: _Inputs | None) -> Iterator[tuple[str, QuantizedLayer]]:
+        """Rounded layers in the place of float ones; where that takes calibration, all read the same `inputs`."""
+        weights, rounder = self._weights(layers, inputs), self._rounder(inputs)
         for name, layer in layers.items():
-            yield name, self._layer(layer, weights.get(name), self._inputs(name, recorder))
+            yield name, self._layer(layer, weights.get(name), rounder)
 
     def _layer(self, layer: Linear, rounded: Quantized | None, inputs: _Input | None) -> QuantizedLayer:
         weight, library = weight_matrix(layer), self.scheme.bitsandbytes_format
@@ -185,7 +155,7 @@ class _Rounding:
         else:
             values = rounded.values().to(weight.dtype)
             module = SimulatedLinear(values, layer.bias, inputs)
-        return QuantizedLayer(module, layer, stored, sqnr_db(values, weight), kernel, inputs)
+        return QuantizedLayer(module, layer, stored, sqnr_db(values, weight), kernel, inputs, rounded.parameters)
 
 
 def rounded_layer(layer: Linear, scheme: Scheme) -> nn.Module:
@@ -211,8 +181,8 @@ def quantized(
     rounding = _Rounding(scheme)
     done: dict[str, QuantizedLayer] = {}
 
-    def replace(layers: Mapping[str, Linear], recorder: _Recorder | None) -> None:
-        for name, layer in rounding.layers(layers, recorder):
+    def replace(layers: Mapping[str, Linear], inputs: _Inputs | None) -> None:
+        for name, layer in rounding.layers(layers, inputs):
             done[name] = layer
             own = layer.module
             model.set_submodule(name, RotatedInput(rotations[name], own) if name in rotations else own)
@@ -230,6 +200,29 @@ def quantized(
                 model.set_submodule(name, layer)
 
 
+def _readers(model: PreTrainedModel, layers: Mapping[str, Linear], token: Tensor) -> dict[str, list[str]]:
+    """For each layer all that read the same tensor, by one `token` [1, 1]; those that it does not reach stand alone."""
+    groups: dict[str, list[str]] = {name: [name] for name in layers}
+    last: list[tuple[Tensor, list[str]]] = []
+
+    def read(name: str, values: Tensor) -> None:
+        if not last or last[-1][0] is not values:
+            last[:] = [(values, [])]
+        last[-1][1].append(name)
+        groups[name] = last[-1][1]
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _layer, arguments, name=name: read(name, arguments[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        model(token)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return groups
+
+
 @torch.no_grad()
 def _calibrated(
     model: PreTrainedModel,
@@ -237,9 +230,12 @@ def _calibrated(
     windows: Sequence[Tensor],
     layers: Mapping[str, Linear],
     rotations: Mapping[str, Rotation],
-    replace: Callable[[Mapping[str, Linear], _Recorder], None],
+    replace: Callable[[Mapping[str, Linear], _Inputs], None],
 ) -> None:
-    """Round block after block, each on what the rounded blocks before make of the calibration text."""
+    """Round layer after layer, each on what the rounded layers before it make of the calibration text.
+
+    All of the text goes through a block at once, so that one pass reaches every layer when those before are rounded.
+    """
     blocks = decoder_blocks(model)
     members = {block: {name: layers[name] for name in layers if name.startswith(f"{block}.")} for block in blocks}
     outside = [name for name in layers if not any(name in own for own in members.values())]
@@ -248,21 +244,25 @@ def _calibrated(
             f"layer {outside[0]} lies outside of the decoder blocks, where rounding can't be calibrated; "
             f"name it in `schemes.{scheme.name}.keep`."
         )
-    keep_rows = scheme.activations is not None and scheme.activations.static
-    tokens = torch.cat(list(windows)).to(model.device).split(WINDOWS_AT_ONCE)
-    outputs: list[Any] = [None] * len(tokens)
+    tokens = torch.cat(list(windows)).to(model.device)
+    readers = _readers(model, layers, tokens[:1, :1])
+
+    def reached(name: str, values: Tensor) -> nn.Module:
+        with exact_products():
+            replace({own: layers[own] for own in readers[name]}, _Inputs(values, rotations.get(name)))
+        return model.get_submodule(name)
+
+    output: Any = None
     earlier: list[nn.Module] = []
-    for name, block in blocks.items():
-        recorder = _Recorder(members[name], rotations, keep_rows)
-        try:
-            with quick_products():
-                for window, output in zip(tokens, outputs, strict=True):
-                    run_block(model, earlier, output, block, window)
-        finally:
-            recorder.remove()
-        replace(members[name], recorder)
+    for block_name, block in blocks.items():
+        own = members[block_name]
+        for name, layer in own.items():
+            model.set_submodule(name, _Awaiting(layer, partial(reached, name)))
         with quick_products():
-            outputs = [
-                run_block(model, earlier, output, block, window) for window, output in zip(tokens, outputs, strict=True)
-            ]
+            output = run_block(model, earlier, output, block, tokens)
+        for name in own:
+            if isinstance(model.get_submodule(name), _Awaiting):
+                raise InferometerError(
+                    f"layer {name} was never run on the calibration text; name it in the scheme's `keep`."
+                )
         earlier.append(block)

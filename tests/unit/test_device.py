@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inferometer.device import FEATURES, Device, cpu_features, quick_products
+from inferometer.device import FEATURES, Device, cpu_features, exact_products, quick_products
 
 
 def test_quick_products_are_for_a_while_only() -> None:
@@ -13,6 +13,8 @@ def test_quick_products_are_for_a_while_only() -> None:
     before, setting = left @ right, torch.backends.cuda.matmul.fp32_precision
     with quick_products():
         torch.testing.assert_close(left @ right, before, rtol=0.01, atol=0)
+        with exact_products():
+            assert torch.equal(left @ right, before)
     assert torch.equal(left @ right, before)
     assert torch.backends.cuda.matmul.fp32_precision == setting
 

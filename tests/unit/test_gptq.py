@@ -55,6 +55,11 @@ def _values(quantized: Quantized) -> Tensor:
     return copied.values()
 
 
+def _parameters(weight: Tensor, grid: Grid, moments: Tensor) -> Parameters:
+    """The grid's parameters for a weight whose inputs have these second moments."""
+    return grid.parameters(grid.vectors(weight), grid.vectors(moments.diagonal().expand_as(weight)))
+
+
 def _spread(parameter: Tensor, grid: Grid, weight: Tensor) -> Array:
     spread: Array = parameter.expand(grid.vectors(weight).shape).reshape(weight.shape).double().numpy()
     return spread
@@ -68,7 +73,7 @@ def _one_by_one(weight: Tensor, grid: Grid, moments: Tensor) -> Array:
     """
     remaining = sorted(range(weight.shape[1]), key=lambda column: -float(moments[column, column]))
     damped = moments.double().numpy() + np.eye(weight.shape[1]) * DAMPING * float(moments.diagonal().double().mean())
-    parameters = grid.parameters(grid.vectors(weight))
+    parameters = _parameters(weight, grid, moments)
     scale = _spread(parameters.scale, grid, weight)
     zero = None if parameters.zero_point is None else _spread(parameters.zero_point, grid, weight)
     now: Array = weight.double().numpy().copy()
@@ -115,7 +120,9 @@ def test_inputs_that_are_not_correlated_leave_nothing_to_make_up_for(grid: Grid,
     assert torch.equal(found.parameters.scale, nearest.parameters.scale)
     assert found.shape == weight.shape
     sizes = torch.linspace(0.1, 30, 32)[torch.randperm(32, generator=torch.Generator().manual_seed(0))]
-    assert torch.equal(_rounded(weight, grid, sizes.diag()).codes, found.codes), "whatever the order of columns"
+    parameters = _parameters(weight, grid, sizes.diag())
+    nearest_codes = grid.nearest(grid.vectors(weight), parameters)
+    assert torch.equal(_rounded(weight, grid, sizes.diag()).codes, nearest_codes), "whatever the order of columns"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -166,8 +173,7 @@ def test_channels_that_calibration_never_lit_are_rounded_to_nearest(grid: Grid) 
     dead = [0, 17, 18, 63]
     rows[:, dead] = 0
     quantized = _rounded(weight, grid, _moments(rows))
-    parameters = grid.parameters(grid.vectors(weight))
-    nearest = grid.nearest(grid.vectors(weight), parameters).reshape(weight.shape)
+    nearest = grid.nearest(grid.vectors(weight), _parameters(weight, grid, _moments(rows))).reshape(weight.shape)
     assert torch.equal(quantized.codes.reshape(weight.shape)[:, dead], nearest[:, dead])
     assert _values(quantized).isfinite().all()
 

@@ -230,6 +230,34 @@ def test_each_bit_halves_the_error_as_the_theory_of_uniform_rounding_says(symmet
         previous = error
 
 
+@settings(deadline=None)
+@given(
+    st.integers(2, 8), st.booleans(), st.sampled_from(["per_channel", "per_group", "per_tensor"]), st.integers(0, 99)
+)
+def test_errors_that_count_for_more_decide_where_the_grid_ends(
+    bits: int, symmetric: bool, granularity: Granularity, seed: int
+) -> None:
+    grid = grid_of(granularity, bits, symmetric=symmetric, clip="mse")
+    values, importance = normal(3, 128, seed=seed), 10 ** (2 * normal(128, seed=seed + 1)).expand(3, 128)
+    vectors, weights = grid.vectors(values), grid.vectors(importance)
+
+    def costs(scale: Tensor, zero_point: Tensor | None) -> NDArray[np.float64]:
+        zero = 0 if zero_point is None else zero_point.numpy()
+        codes = np.clip(np.rint(vectors.numpy() / scale.numpy()) + zero, *grid.codes)
+        errors = weights.double().numpy() * ((codes - zero) * scale.double().numpy() - vectors.numpy()) ** 2
+        total: NDArray[np.float64] = errors.sum(axis=-1)
+        return total
+
+    ends = replace(grid, clip="absmax")
+    tried = [ends.parameters(ratio * vectors) for ratio in CLIP_RATIOS]
+    least = np.min([costs(own.scale, own.zero_point) for own in tried], axis=0)
+    found, plain = grid.parameters(vectors, weights), grid.parameters(vectors)
+    np.testing.assert_allclose(costs(found.scale, found.zero_point), least, rtol=1e-4)
+    assert (costs(found.scale, found.zero_point) <= costs(plain.scale, plain.zero_point) * (1 + 1e-5)).all()
+    same = grid.parameters(vectors, torch.ones_like(weights))
+    assert torch.equal(same.scale, plain.scale)
+
+
 @settings(max_examples=300)
 @given(matrices(), grids(clips=("mse",)))
 def test_clipping_for_the_squared_error_never_has_a_larger_one_than_absmax(values: Tensor, grid: IntegerGrid) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from inferometer.blocks import decoder_blocks
 from inferometer.errors import InferometerError
 from inferometer.folding import folded, relative_error
 from inferometer.models import linear_layers, quantizable_layers, weight_matrix
@@ -502,39 +501,39 @@ def test_a_scheme_knows_whether_it_quantizes_and_needs_text(entry: Entry, quanti
 def _rounded_by_hand(
     model: PreTrainedModel, scheme: Scheme, windows: Sequence[Tensor], rotations: Mapping[str, Rotation]
 ) -> PreTrainedModel:
-    """The oracle: a copy, rounded block by block with whole forward passes, layer by layer, each for itself."""
+    """The oracle: a copy, rounded layer by layer in the order in which they run, each after a whole forward pass."""
     copied = copy.deepcopy(model)
     layers = quantizable_layers(copied)
     for name, rotation in rotations.items():
         placed = rotation.to(next(copied.parameters()))
         layers[name].register_forward_pre_hook(lambda _, arguments, placed=placed: (placed(arguments[0]),))
-    for block in decoder_blocks(copied):
-        rows: dict[str, list[Tensor]] = {name: [] for name in layers if name.startswith(f"{block}.")}
-        handles = [
-            layers[name].register_forward_pre_hook(
-                lambda _, arguments, own=own: own.append(arguments[0].flatten(end_dim=-2).clone())
-            )
-            for name, own in rows.items()
-        ]
-        for window in windows:
-            copied(window)
-        for handle in handles:
-            handle.remove()
-        for name, parts in rows.items():
-            layer, seen = layers[name], torch.cat(parts)
-            weight = weight_matrix(layer)
-            if scheme.weights is not None:
-                grid = scheme.weights.grid
-                if scheme.weights.rounding == "gptq":
-                    [codes] = round_with_compensation([weight.contiguous()], grid, seen.T @ seen)
-                    weight.copy_(codes.values())
-                else:
-                    weight.copy_(grid.round_trip(weight))
-            if scheme.activations is not None:
-                own_grid = scheme.activations.grid
-                static = own_grid.parameters(own_grid.vectors(seen)) if scheme.activations.static else None
-                rounder = ActivationRounder(own_grid, static)
-                layer.register_forward_pre_hook(lambda _, arguments, own=rounder: (own(arguments[0]),))
+    order: list[str] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()
+    ]
+    copied(windows[0])
+    for handle in handles:
+        handle.remove()
+    for layer in map(layers.__getitem__, order):
+        rows: list[Tensor] = []
+        handle = layer.register_forward_pre_hook(
+            lambda _, arguments, rows=rows: rows.append(arguments[0].flatten(end_dim=-2).clone())
+        )
+        copied(torch.cat(list(windows)))
+        handle.remove()
+        seen, weight = torch.cat(rows), weight_matrix(layer)
+        if scheme.weights is not None:
+            grid = scheme.weights.grid
+            if scheme.weights.rounding == "gptq":
+                [codes] = round_with_compensation([weight.contiguous()], grid, seen.T @ seen)
+                weight.copy_(codes.values())
+            else:
+                weight.copy_(grid.round_trip(weight))
+        if scheme.activations is not None:
+            own_grid = scheme.activations.grid
+            static = own_grid.parameters(own_grid.vectors(seen)) if scheme.activations.static else None
+            rounder = ActivationRounder(own_grid, static)
+            layer.register_forward_pre_hook(lambda _, arguments, own=rounder: (own(arguments[0]),))
     return copied
 
 
@@ -551,7 +550,7 @@ CALIBRATED = ["w8a8-static", "w4-gptq", "w4a4-gptq", "w4a8-gptq-static"]
 @pytest.mark.parametrize("name", CALIBRATED)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @torch.no_grad()
-def test_each_block_is_calibrated_on_what_the_rounded_blocks_before_it_make_of_the_text(kind: str, name: str) -> None:
+def test_each_layer_is_calibrated_on_what_the_rounded_layers_before_it_make_of_the_text(kind: str, name: str) -> None:
     model, scheme = _model(kind), _scheme(name)
     expected = _rounded_by_hand(model, scheme, WINDOWS, {})
     weights = {own: weight_matrix(layer) for own, layer in quantizable_layers(expected).items()}
@@ -586,18 +585,21 @@ def test_layers_that_read_one_tensor_share_a_static_range_and_others_have_their_
     assert [sorted(set(ranges), key=ranges.index).index(own) for own in ranges] == expected
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_static_ranges_are_those_of_the_text_and_not_of_what_is_evaluated(llama: PreTrainedModel) -> None:
     layer = "model.layers.0.mlp.down_proj"
     seen: list[Tensor] = []
     weights = Scheme.of("a8", {"activations": STATIC})
-    handle = llama.get_submodule(layer).register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     with quantized(llama, weights, WINDOWS, {}) as layers:
-        handle.remove()
+        layers[layer].module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+        llama(torch.cat(WINDOWS))
+        llama(TOKENS)
         inputs = layers[layer].inputs
         assert isinstance(inputs, ActivationRounder)
         assert inputs.static is not None
-        largest = max(float(rows.abs().max()) for rows in seen[: len(WINDOWS)])
+        largest, of_other_text = (float(rows.abs().max()) for rows in seen)
         assert float(inputs.static.scale) == pytest.approx(largest / 127)
+        assert of_other_text != pytest.approx(largest)
         assert float(inputs(torch.full((1, 48), 100 * largest)).max()) == pytest.approx(largest)
 
 
