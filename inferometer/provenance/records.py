@@ -1,26 +1,40 @@
 """What Snakemake recorded of each job's wall time and memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from inferometer.errors import InferometerError
+from inferometer.runs import RUN
+from inferometer.tables import read_table
+from inferometer.units import MIB
 
 RECORD_COLUMNS = ("rule", "wall_s", "memory_mib", "ended", "ran")
 
 
-def read_records(jobs: Sequence[Mapping[str, str]], started: float | None) -> pd.DataFrame:
-    """One row for each of `jobs` (rule and benchmark file) whose record is there.
+def _own_memory_mib(outputs: Iterable[Path]) -> float:
+    """The most memory that a job on a CPU noted of itself in a RUN table, or 0.
 
-    `wall_s` and `memory_mib` (the most resident memory) are Snakemake's own figures; memory is missing where a job was
-    over before it was looked at. `ended` is the file's date, in seconds since 1970. `ran` is whether that is not before
-    `started`, the start of the call that draws the page; without a start it is missing.
+    What a copy of another process does for a job (`inferometer/keeper.py`) is hidden from Snakemake.
+    """
+    runs = (read_table(RUN, path) for path in outputs if path.name.endswith("run.parquet") and path.exists())
+    return max((float(run.loc[run["device"] == "cpu", "peak_memory_bytes"].max()) / MIB for run in runs), default=0.0)
+
+
+def read_records(jobs: Sequence[Mapping[str, Any]], results: Path, started: float | None) -> pd.DataFrame:
+    """One row for each of `jobs` (rule, outputs and benchmark file within `results`) whose record is there.
+
+    `wall_s` is Snakemake's own figure. `memory_mib` is the most resident memory, as Snakemake saw it or the job itself,
+    whichever is more; it is missing where a job was over before it was looked at. `ended` is the file's date, in
+    seconds since 1970. `ran` is whether that is not before `started`, the start of the call that draws the page;
+    without a start it is missing.
     Raises InferometerError naming a record that can't be read.
     """
     rows = []
     for job in jobs:
-        path = Path(job["benchmark"])
+        path = results / job["benchmark"]
         if not path.exists():
             continue
         try:
@@ -28,6 +42,9 @@ def read_records(jobs: Sequence[Mapping[str, str]], started: float | None) -> pd
             wall, memory = float(record["s"]), float(record["max_rss"])
         except (OSError, ValueError, KeyError) as error:
             raise InferometerError(f"{path} is not a record of Snakemake's; delete it and run again.") from error
+        own = _own_memory_mib(results / name for name in job["outputs"])
+        if own > 0 and not memory > own:  # nor where Snakemake saw nothing
+            memory = own
         ended = path.stat().st_mtime
         rows.append((job["rule"], wall, memory, ended, None if started is None else ended >= started))
     return pd.DataFrame(rows, columns=list(RECORD_COLUMNS))

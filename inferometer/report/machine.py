@@ -53,12 +53,9 @@ def said_of_time(rules: pd.DataFrame, *, start_known: bool) -> list[str]:
 
 
 def machine(results: Path, root: Path, jobs: Sequence[Mapping[str, Any]]) -> MachineSection:
-    """The section's data. `root` is the workflow's folder, `jobs` are the study's with their `rule` and `benchmark`."""
+    """The section's data. `root` is the workflow's folder; `jobs` are the study's, each with its rule and files."""
     started = results / STARTED
-    records = read_records(
-        [{"rule": job["rule"], "benchmark": str(results / job["benchmark"])} for job in jobs],
-        started.stat().st_mtime if started.exists() else None,
-    )
+    records = read_records(jobs, results, started.stat().st_mtime if started.exists() else None)
     rules = by_rule(records)
     known = started.exists()
     return MachineSection(_versions(), revision(root), rules, said_of_time(rules, start_known=known), known)

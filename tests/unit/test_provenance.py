@@ -24,8 +24,10 @@ from inferometer.report.machine import STARTED, said_of_time
 from inferometer.report.page import render
 from inferometer.report.reproduce import reproduce
 from inferometer.report.sources import sources
+from inferometer.runs import RUN
+from inferometer.tables import write_table
 from inferometer.tables_doc import declared_tables, table_of
-from tests.synthetic import QUESTION_SETS, study, write_results
+from tests.synthetic import QUESTION_SETS, runs, study, write_results
 
 ROOT = Path(__file__).parents[2]
 JOBS: list[dict[str, Any]] = [
@@ -77,18 +79,30 @@ def _section(page: str, name: str) -> str:
 
 
 def test_records_are_summed_by_rule(results: Path) -> None:
-    records = read_records([{**job, "benchmark": str(results / job["benchmark"])} for job in JOBS], 1_500_000)
+    records = read_records(JOBS, results, 1_500_000)
     table = by_rule(records).set_index("rule")
     assert list(table.index) == ["summarize_perplexity", "summarize_schemes"], "the longest first; no record, no row"
     figures = table[["jobs", "wall_s", "longest_s", "memory_mib", "ran"]]
     assert figures.to_numpy().tolist() == [[1, 100, 100, 250.5, 0], [2, 25, 20, 80, 1]]
 
 
+def test_memory_that_snakemake_does_not_see_is_the_job_s_own_account(tmp_path: Path) -> None:
+    record(tmp_path, "one.tsv", 100.0, "250.5", 1_000_000)
+    record(tmp_path, "two.tsv", 100.0, "-", 1_000_000)
+    run = "m/evaluation/fp/run.parquet"
+    job = {"rule": "evaluate", "outputs": [run, "m/evaluation/fp/perplexity.parquet"], "benchmark": "b/one.tsv"}
+    for peak, device, memory in ((3 * 2**30, "cpu", 3072), (2**20, "cpu", 250.5), (3 * 2**30, "cuda", 250.5)):
+        write_table(RUN, runs(["fp"]).head(1).assign(peak_memory_bytes=peak, device=device), tmp_path / run)
+        assert read_records([job], tmp_path, None)["memory_mib"].tolist() == [memory]
+    write_table(RUN, runs(["fp"]).head(1).assign(peak_memory_bytes=2**20, device="cpu"), tmp_path / run)
+    assert read_records([{**job, "benchmark": "b/two.tsv"}], tmp_path, None)["memory_mib"].tolist() == [1]
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     for text in ("", "s\n", HEADING, f"{HEADING}many\t1\tmuch\n"):
         (tmp_path / "r.tsv").write_text(text, encoding="utf-8")
         with pytest.raises(InferometerError, match=re.escape(f"{tmp_path / 'r.tsv'} is not a record")):
-            read_records([{"rule": "a", "benchmark": str(tmp_path / "r.tsv")}], None)
+            read_records([{"rule": "a", "outputs": [], "benchmark": "r.tsv"}], tmp_path, None)
 
 
 def test_what_ran_and_what_was_kept_is_said_only_where_it_is_known(results: Path, page: str) -> None:
@@ -97,7 +111,7 @@ def test_what_ran_and_what_was_kept_is_said_only_where_it_is_known(results: Path
     assert "In the call that drew this page 1 ran (summarize_schemes); the results of 2 were kept" in machine
     assert "1970-01-12 13:46 UTC" in machine
     assert "1 of 2 ran" in machine
-    records = read_records([{**job, "benchmark": str(results / job["benchmark"])} for job in JOBS], None)
+    records = read_records(JOBS, results, None)
     assert said_of_time(by_rule(records), start_known=False)[-1].endswith("is not known.")
     assert said_of_time(by_rule(records.head(0)), start_known=True) == [
         "No records of time were found beside the results."
