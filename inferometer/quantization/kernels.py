@@ -15,9 +15,11 @@ from torch import Tensor
 Multiply = Callable[[Tensor], Tensor]
 
 CUDA_ROWS = 32  # torch._int_mm on CUDA wants more than 16 rows, and both other sizes as multiples of 8
+SIGN = 128  # the bit of int8 that says below zero, and how far below zero its codes begin
 PROBE_SHAPES = ((1, 16, 8), (3, 7, 5), (17, 40, 24), (40, 64, 48))  # rows, inputs, outputs
 TIMED_ROWS = (1, 256)  # a step of decoding, and a stretch of prompt
 TIMED_REPEATS = 9
+HOPELESS = 10.0  # times as long as the fastest: what is so far behind after two turns is not tried again
 CLEARLY_BETTER = 0.7  # of how far the first kernel is behind; what is nearer may be noise
 
 
@@ -36,7 +38,7 @@ class Kernel:
     cached_values: int | None = None
 
 
-def _prepare_onednn(codes: Tensor, scales: Tensor) -> Multiply:
+def _onednn(codes: Tensor, scales: Tensor, zero_point: int) -> Multiply:
     """The kernel behind torch's own quantized models on x86; it scales by output channel while values are at hand.
 
     It knows one scale for all activations, which is 1 here: rows have their own, to be applied afterwards.
@@ -47,11 +49,22 @@ def _prepare_onednn(codes: Tensor, scales: Tensor) -> Multiply:
 
     def multiply(rows: Tensor) -> Tensor:
         product: Tensor = run(
-            rows, 1.0, 0, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+            rows, 1.0, zero_point, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )  # fmt: skip
         return product
 
     return multiply
+
+
+def _prepare_onednn(codes: Tensor, scales: Tensor) -> Multiply:
+    """Signed codes of activations, as they are: fast where the processor has AMX, and very slow elsewhere."""
+    return _onednn(codes, scales, 0)
+
+
+def _prepare_unsigned_onednn(codes: Tensor, scales: Tensor) -> Multiply:
+    """Codes of activations moved up to 0 ... 255, as VNNI multiplies them with signed ones of weights."""
+    multiply = _onednn(codes, scales, SIGN)
+    return lambda rows: multiply(rows.view(torch.uint8) ^ SIGN)  # its own sign bit turned over: 128 more
 
 
 def _prepare_int_mm(codes: Tensor, scales: Tensor) -> Multiply:
@@ -92,6 +105,7 @@ def _prepare_float(codes: Tensor, scales: Tensor) -> Multiply:
 FALLBACK = Kernel("float32", _prepare_float)
 KERNELS = (  # as a rule, the fastest first
     Kernel("onednn_qlinear", _prepare_onednn, cached_values=2**19),
+    Kernel("onednn_qlinear_u8", _prepare_unsigned_onednn, cached_values=2**19),
     Kernel("int_mm", _prepare_int_mm),
     Kernel("int_mm_padded", _prepare_padded_int_mm),
 )
@@ -125,12 +139,19 @@ def exact_kernels(device: torch.device) -> tuple[Kernel, ...]:
 def _least_seconds(multiplies: Sequence[Multiply], rows: Tensor) -> list[float]:
     """The least of several times of each product; they take turns, since others may use the machine meanwhile."""
     samples: list[list[float]] = [[] for _ in multiplies]
-    for _ in range(TIMED_REPEATS):
+    for turn in range(TIMED_REPEATS):
         for multiply, own in zip(multiplies, samples, strict=True):
+            if turn > 1 and min(own) > HOPELESS * min(map(min, samples)):
+                continue
             start = time.perf_counter()
             multiply(rows).sum().item()  # the number is there only when the work is done, on any device
             own.append(time.perf_counter() - start)
     return [min(own) for own in samples]
+
+
+def _behind(seconds: Sequence[float]) -> list[float]:
+    """How many times as long as the fastest each took."""
+    return [own / min(seconds) for own in seconds]
 
 
 @cache
@@ -138,7 +159,7 @@ def fastest_kernel(device: torch.device, outputs: int, inputs: int) -> Kernel:
     """The first exact kernel, or one that is clearly better for a weight of this shape, over one row and over many.
 
     The best is the one that is never far behind: its largest time over that of the fastest is the smallest. Some take a
-    hundred times as long as others for some shapes and a single row. All of them give the same values bit by bit, so a
+    thousand times as long as others for some shapes and a single row. All of them give the same values bit by bit, so a
     choice that falls otherwise in another run changes none.
     """
     kernels = exact_kernels(device)
@@ -146,7 +167,10 @@ def fastest_kernel(device: torch.device, outputs: int, inputs: int) -> Kernel:
         return kernels[0]
     weight, scales = random_codes(outputs, inputs, device), torch.ones(outputs, device=device)
     multiplies = [kernel.prepare(weight, scales) for kernel in kernels]
-    times = [_least_seconds(multiplies, random_codes(rows, inputs, device)) for rows in TIMED_ROWS]
-    behind = [max(own[index] / min(own) for own in times) for index in range(len(kernels))]
-    best = min(range(len(kernels)), key=lambda index: behind[index])
+    one, many = (random_codes(rows, inputs, device) for rows in TIMED_ROWS)
+    behind = dict(enumerate(_behind(_least_seconds(multiplies, one))))
+    hopeful = [index for index, own in behind.items() if own < HOPELESS]
+    over_many = _behind(_least_seconds([multiplies[index] for index in hopeful], many))
+    behind |= {index: max(behind[index], own) for index, own in zip(hopeful, over_many, strict=True)}
+    best = min(behind, key=lambda index: behind[index])
     return kernels[best] if behind[best] < CLEARLY_BETTER * behind[0] else kernels[0]

@@ -94,7 +94,8 @@ def test_what_fails_or_is_inexact_is_left_out(prepare: object, monkeypatch: pyte
     [
         ([1.0, 0.5], [1.0, 0.6], "second"),
         ([1.0, 0.9], [1.0, 0.9], "first"),  # may be noise
-        ([100.0, 1.0], [1.0, 1.1], "second"),  # a hundred times as slow for one row, and hardly faster for many
+        ([5.0, 1.0], [1.0, 1.1], "second"),  # five times as slow for one row, and hardly faster for many
+        ([100.0, 1.0], [1.0], "second"),  # a hundred times as slow for one row, and not tried over many
         ([1.0, 0.5], [1.0, 1.9], "first"),  # each is far behind at one of them
         ([1.0, 2.0], [1.0, 3.0], "first"),
     ],
@@ -105,7 +106,13 @@ def test_a_kernel_is_preferred_that_is_never_far_behind(
     times = iter([one_row, many_rows])
     both = tuple(Kernel(name, FALLBACK.prepare) for name in ("first", "second"))
     monkeypatch.setattr(kernels, "exact_kernels", lambda device: both)
-    monkeypatch.setattr(kernels, "_least_seconds", lambda multiplies, rows: next(times))
+
+    def least_seconds(multiplies: list[Multiply], _rows: Tensor) -> list[float]:
+        own = next(times)
+        assert len(own) == len(multiplies)
+        return own
+
+    monkeypatch.setattr(kernels, "_least_seconds", least_seconds)
     fastest_kernel.cache_clear()
     try:
         assert fastest_kernel(CPU, 8, 8).name == chosen
