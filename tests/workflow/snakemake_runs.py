@@ -52,7 +52,7 @@ def _refusing(function):
     def checked(*arguments, **options):
         address = arguments[1] if isinstance(arguments[0], socket.socket) else arguments[0]
         host = address[0] if isinstance(address, tuple) else address
-        local = not isinstance(host, str) or host in ("", "localhost", "::1") or host.startswith(("127.", "/"))
+        local = not isinstance(host, str) or host in ("", "localhost", "::1") or host.startswith(("127.", "/", "\\0"))
         if local:
             return function(*arguments, **options)
         with open(os.environ["{CONNECTIONS}"], "a") as notes:
