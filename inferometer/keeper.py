@@ -111,7 +111,10 @@ def _start(listener: socket.socket, caller: int) -> None:
     elif os.fork():
         os._exit(0)
     else:
-        _keep(listener, caller)
+        try:
+            _keep(listener, caller)
+        finally:  # whatever went wrong, the job's script is not the keeper's to go on with
+            os._exit(1)
 
 
 def _keep(listener: socket.socket, caller: int) -> NoReturn:
@@ -136,8 +139,11 @@ def _answer(listener: socket.socket) -> None:
         if request:
             _open(request)
             if not os.fork():
-                listener.close()
-                _do(request, channel, outputs)
+                try:
+                    listener.close()
+                    _do(request, channel, outputs)
+                finally:  # nor is it a copy's to keep
+                    os._exit(1)
         for descriptor in outputs:
             os.close(descriptor)
 

@@ -223,3 +223,18 @@ def test_where_a_gpu_may_be_used_jobs_open_the_model_themselves(
     keeper.hand_over("manifest", "checkpoint", "cuda", "auto")
     monkeypatch.delenv(CALLER)
     keeper.hand_over("manifest", "checkpoint", "cpu", "auto")
+
+
+def test_a_copy_that_can_not_begin_ends_and_the_job_says_so(call: Call) -> None:
+    """A folder that is gone when the copy goes there: neither a second keeper nor a second job is left."""
+    gone = call.folder / "gone"
+    gone.mkdir()
+    script = f"import os, runpy, sys; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); sys.argv = sys.argv[1:]; "
+    script += "import pathlib; pathlib.Path.cwd = lambda: " + repr(str(gone)) + "; runpy.run_path(sys.argv[0])"
+    command = [sys.executable, "-c", script, str(call.folder / "job.py"), str(call.folder), str(call.folder / "output")]
+    done = subprocess.run(command, env={**os.environ, CALLER: str(call.caller.pid)}, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"killed from outside" in done.stderr
+    assert not (call.folder / "output").exists()
+    until(lambda: len(call.others()) <= 1)
+    assert call.run("next")[0] == 0
