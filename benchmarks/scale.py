@@ -4,7 +4,7 @@ The results are those of a finished study, its model repeated under other names,
 the rows. Snakemake itself runs each summary, and the seconds and the memory are those of its own records.
 """
 
-import json
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.scale_study import ROOT, wide_study
+from inferometer.manifest import Manifest
 
 FACTORS = (1, 10, 100)
 RULES = (
     *("summarize_ranges", "summarize_perplexity", "summarize_schemes", "compare_bytes", "summarize_profiling"),
     *("summarize_kv_cache", "summarize_generation", "summarize_diversity", "summarize_attention", "summarize_eviction"),
-    *("summarize_runs", "judge_claims"),
+    *("summarize_runs", "judge_claims", "report"),
 )
-PAGES = (1, 10, 20)  # models on a page
 LARGE = shutil.ignore_patterns("hidden.safetensors", "scales.parquet", "checkpoint")  # which no summary opens
 
 
@@ -75,9 +75,9 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
     for name in names[1:]:
         shutil.copytree(target / model, target / name, symlinks=True, copy_function=os.link)
         manifest = target / name / "sources/model.json"
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        own = Manifest.read(manifest)
         manifest.unlink()  # a link to the model's own
-        manifest.write_text(json.dumps({**content, "name": name}), encoding="utf-8")
+        dataclasses.replace(own, name=name).write(manifest)
         for path in (target / name).rglob("*.parquet"):
             if "model" in (schema := pq.read_schema(path)).names:
                 rows = pq.read_table(path)
@@ -85,10 +85,9 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
                 place = schema.get_field_index("model")
                 path.unlink()
                 pq.write_table(rows.set_column(place, schema.field(place), column), path)
-    own = config["models"][model]
     return {
         **config,
-        "models": {**config["models"], **dict.fromkeys(names, own)},
+        "models": {**config["models"], **dict.fromkeys(names, config["models"][model])},
         "study": {**config["study"], "models": [*names, *set(config["study"]["models"]) - {model}]},
     }
 
@@ -96,24 +95,20 @@ def _repeat(study: Path, config: Mapping[str, Any], models: int, folder: Path) -
 def bench_growth(study: Path) -> None:
     """Print seconds and peak memory of each summary and of the page with a multiple of a finished study's rows."""
     found: dict[tuple[str, int], tuple[float, float]] = {}
-    pages = {}
+    page_mb = {}
     study = study.resolve()
     config = yaml.safe_load((study / "results/provenance/configuration.yaml").read_text(encoding="utf-8"))
-    for factor in sorted({*FACTORS, *PAGES}):
+    for factor in FACTORS:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             overlay = _repeat(study, config, factor, folder)
-            rules = [*RULES, *(["report"] if factor in PAGES else [])]  # the page wants summaries of these very models
-            _snakemake(folder, overlay, "--allowed-rules", *rules, "--forcerun", *rules, "--", *rules)
-            for rule in rules:
+            _snakemake(folder, overlay, "--allowed-rules", *RULES, "--forcerun", *RULES, "--", *RULES)
+            for rule in RULES:
                 record = pd.read_csv(folder / f"results/benchmarks/{rule}.tsv", sep="\t").iloc[0]
                 found[rule, factor] = float(record["s"]), float(record["max_rss"])
-            if factor in PAGES:
-                pages[factor] = (folder / "results/report.html").stat().st_size / 1e6
-    print(f"\nSummaries of 1, 10 and 100 times the rows: {', '.join(f's and MB at {factor}x' for factor in FACTORS)}")
+            page_mb[factor] = (folder / "results/report.html").stat().st_size / 1e6
+    print(f"\nSummaries and the page, s and MB, with results of {' and '.join(map(str, FACTORS))} models")
     for rule in RULES:
         cells = "".join("{:9.1f} s{:6.0f} MB".format(*found[rule, factor]) for factor in FACTORS)
         print(f"{rule:22}{cells}")
-    for factor, size in pages.items():
-        seconds, memory = found["report", factor]
-        print(f"report, {factor:2} models{seconds:14.1f} s{memory:6.0f} MB; the page has {size:.1f} MB")
+    print("Bytes of the page: " + ", ".join(f"{size:.1f} MB" for size in page_mb.values()))

@@ -22,7 +22,12 @@ CALLER = "INFEROMETER_CALLER"  # environment variable: process id of the Snakema
 
 
 def _seconds_since_process_start() -> float:
-    return time.time() - psutil.Process(os.getpid()).create_time()
+    """By a clock that no one sets, where the system says when a process began by such a one (Linux)."""
+    try:
+        began = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.time() - psutil.Process(os.getpid()).create_time()
 
 
 class Stopwatch:

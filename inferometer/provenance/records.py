@@ -1,5 +1,6 @@
 """What Snakemake recorded of each job's wall time and memory."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def _own_memory_mib(outputs: Iterable[Path]) -> float:
 def read_records(jobs: Sequence[Mapping[str, Any]], results: Path, started: float | None) -> pd.DataFrame:
     """One row for each of `jobs` (rule, outputs and benchmark file within `results`) whose record is there.
 
-    `wall_s` is Snakemake's own figure. `memory_mib` is the most resident memory, as Snakemake saw it or the job itself,
+    `wall_s` is Snakemake's own figure, by the system's clock; it is missing where that was set back in between, so that
+    less than nothing came out. `memory_mib` is the most resident memory, as Snakemake saw it or the job itself,
     whichever is more; it is missing where a job was over before it was looked at. `ended` is the file's date, in
     seconds since 1970. `ran` is whether that is not before `started`, the start of the call that draws the page;
     without a start it is missing.
@@ -39,14 +41,15 @@ def read_records(jobs: Sequence[Mapping[str, Any]], results: Path, started: floa
             continue
         try:
             [record] = pd.read_csv(path, sep="\t", na_values=["-"]).to_dict("records")
-            wall, memory = float(record["s"]), float(record["max_rss"])
+            wall_s, memory = float(record["s"]), float(record["max_rss"])
         except (OSError, ValueError, KeyError) as error:
             raise InferometerError(f"{path} is not a record of Snakemake's; delete it and run again.") from error
         own = _own_memory_mib(results / name for name in job["outputs"])
         if own > 0 and not memory > own:  # nor where Snakemake saw nothing
             memory = own
         ended = path.stat().st_mtime
-        rows.append((job["rule"], wall, memory, ended, None if started is None else ended >= started))
+        wall_s = wall_s if wall_s >= 0 else math.nan
+        rows.append((job["rule"], wall_s, memory, ended, None if started is None else ended >= started))
     return pd.DataFrame(rows, columns=list(RECORD_COLUMNS))
 
 
@@ -55,7 +58,7 @@ def by_rule(records: pd.DataFrame) -> pd.DataFrame:
     grouped = records.assign(ran=records["ran"].astype("boolean")).groupby("rule", as_index=False)
     table = grouped.agg(
         jobs=("rule", "size"),
-        wall_s=("wall_s", "sum"),
+        wall_s=("wall_s", lambda seconds: seconds.sum(min_count=1)),
         longest_s=("wall_s", "max"),
         memory_mib=("memory_mib", "max"),
         first=("ended", "min"),

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from inferometer.jobs import CALLER
+from inferometer.jobs import CALLER, Stopwatch
 
 JOB = """
 import sys, time
@@ -54,6 +56,14 @@ def test_a_log_that_can_not_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert process.communicate() == ("", f"cannot write {log}: File exists; nothing was done.\n")
     assert process.returncode == 1
     assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs a clock that no one sets (Linux)")
+def test_the_time_to_start_does_not_depend_on_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = psutil.Process().create_time()
+    expected = time.time() - began
+    monkeypatch.setattr(time, "time", lambda: began - 108_000)
+    assert Stopwatch().seconds["startup"] == pytest.approx(expected, abs=1.1)  # the oracle knows whole seconds
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs a system that says when a process ends (Linux)")

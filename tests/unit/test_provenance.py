@@ -98,6 +98,18 @@ def test_memory_that_snakemake_does_not_see_is_the_job_s_own_account(tmp_path: P
     assert read_records([{**job, "benchmark": "b/two.tsv"}], tmp_path, None)["memory_mib"].tolist() == [1]
 
 
+def test_a_time_below_nothing_is_no_time(tmp_path: Path) -> None:
+    record(tmp_path, "one.tsv", -108_000.0, "250.5", 1_000_000)
+    record(tmp_path, "two.tsv", 2.0, "250.5", 1_000_000)
+    jobs: list[dict[str, Any]] = [
+        {"rule": rule, "outputs": [], "benchmark": f"b/{rule}.tsv"} for rule in ("one", "two")
+    ]
+    table = by_rule(read_records(jobs, tmp_path, None))
+    assert table["rule"].tolist() == ["two", "one"]
+    assert table[["wall_s", "longest_s"]].isna().to_numpy().tolist() == [[False, False], [True, True]]
+    assert said_of_time(table, start_known=False)[0].startswith("2 jobs took 2.0 s of wall time together")
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     for text in ("", "s\n", HEADING, f"{HEADING}many\t1\tmuch\n"):
         (tmp_path / "r.tsv").write_text(text, encoding="utf-8")

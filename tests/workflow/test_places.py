@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from inferometer.runs import RUN
+from inferometer.tables import read_table
 from tests.workflow.processes import no_mounts
 from tests.workflow.snakemake_runs import Place, Study
 
@@ -93,6 +97,41 @@ def test_dates_of_a_clock_that_jumped_make_nothing_stale(own_copy: Study, hours:
         date([path for path in made if path.exists()], time.time())
     assert own_copy.snakemake(targets=[target]).jobs == {"evaluate tiny/w8a8"}
     assert table.read_bytes() == whole
+
+
+@pytest.mark.parametrize("jump", ["-30h", "+30h"], ids=["back", "forward"])
+def test_a_clock_that_is_set_while_jobs_run_changes_no_table(study: Study, tmp_path: Path, jump: str) -> None:
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        pytest.skip("no clock can be set here: libfaketimeMT.so.1 not found (Debian package faketime)")
+    own, clock = moved(study, tmp_path / "own"), tmp_path / "clock"
+    clock.write_text("+0", encoding="utf-8")
+    settings = {
+        "LD_PRELOAD": libraries[0],
+        "FAKETIME_TIMESTAMP_FILE": clock,
+        "FAKETIME_NO_CACHE": 1,
+        "FAKETIME_DONT_FAKE_MONOTONIC": 1,  # nobody sets that one
+        "NO_FAKE_STAT": 1,  # dates of files are shown as they were written
+    }
+    wrapper = ("env", *(f"{name}={value}" for name, value in settings.items()))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(own.snakemake, targets=TARGETS, wrapper=wrapper)
+        while not (own.results / "tiny/sources/model.json").exists():
+            assert not running.done(), running.result().output
+            time.sleep(0.05)
+        clock.write_text(jump, encoding="utf-8")
+        outcome = running.result()
+    if jump.startswith("-"):  # what is made now seems older than what it was made from, and is not kept
+        assert outcome.status == 1
+        assert "clock skew" in outcome.sentence
+        outcome = own.snakemake(targets=TARGETS)
+    assert outcome.status == 0, outcome.output
+    assert_same(own, study)
+    runs = [read_table(RUN, path) for path in own.results.rglob("run.parquet")]
+    phases = pd.concat(runs)[["startup_s", "load_s", "compute_s"]]
+    assert phases.ge(0).all(axis=None)
+    assert phases.lt(3600).all(axis=None)
+    assert own.would_run(*TARGETS) == set()
 
 
 def date(paths: Iterable[Path], moment: float) -> None:
