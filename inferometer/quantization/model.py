@@ -21,7 +21,7 @@ from inferometer.device import exact_products, quick_products
 from inferometer.errors import InferometerError
 from inferometer.models import Linear, quantizable_layers, weight_matrix
 from inferometer.quantization.bitsandbytes_layers import BitsandbytesLinear
-from inferometer.quantization.gptq import round_with_compensation
+from inferometer.quantization.gptq import round_with_compensation, second_moments_of
 from inferometer.quantization.grids import Parameters, Quantized
 from inferometer.quantization.integer import ActivationCoder, integer_layer, why_not_coded, why_not_multiplied
 from inferometer.quantization.noise import sqnr_db
@@ -65,12 +65,6 @@ class _Inputs:
         """The rows in float32, part by part."""
         for part in self.values.flatten(end_dim=-2).split(ROWS_AT_ONCE):
             yield (self.rotation(part) if self.rotation else part).float()
-
-    def second_moments(self) -> Tensor:
-        """XᵀX [inputs, inputs] over all rows."""
-        with quick_products():
-            moments: Tensor = sum(rows.T @ rows for rows in self.rows())  # type: ignore[assignment]  # never 0
-        return moments
 
 
 class _Awaiting(nn.Module):
@@ -118,7 +112,9 @@ class _Rounding:
             return {name: grid.quantized(weight_matrix(layer)) for name, layer in layers.items()}
         assert inputs is not None
         floats = [weight_matrix(layer).float() for layer in layers.values()]
-        return dict(zip(layers, round_with_compensation(floats, grid, inputs.second_moments()), strict=True))
+        with quick_products():
+            moments = second_moments_of(inputs.rows())
+        return dict(zip(layers, round_with_compensation(floats, grid, moments), strict=True))
 
     def _rounder(self, inputs: _Inputs | None) -> _Input | None:
         """What rounds the inputs of layers that read the same tensor."""

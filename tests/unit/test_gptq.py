@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inferometer.quantization.floats import FloatGrid
-from inferometer.quantization.gptq import COLUMNS_AT_ONCE, DAMPING, round_with_compensation
+from inferometer.quantization.gptq import (
+    COLUMNS_AT_ONCE,
+    DAMPING,
+    INVERTED_AT_ONCE,
+    round_with_compensation,
+    second_moments_of,
+)
 from inferometer.quantization.grids import Grid, IntegerGrid, Parameters, Quantized
 
 Array = NDArray[np.float64]
@@ -103,7 +109,23 @@ def test_codes_are_those_of_the_method_written_another_way(grid: Grid, inputs: i
     assert (found != expected).mean() <= 0.01
 
 
-@pytest.mark.parametrize("inputs", [COLUMNS_AT_ONCE - 1, COLUMNS_AT_ONCE, COLUMNS_AT_ONCE + 1, 2 * COLUMNS_AT_ONCE + 7])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 63, 64, 130])
+def test_second_moments_of_parts_are_those_of_all_rows_and_symmetric_to_the_last_bit(width: int) -> None:
+    rows = _correlated_rows(50, max(width, 4))[:, :width]
+    found = second_moments_of(rows.split(20))
+    assert torch.equal(found, found.T)
+    expected = rows.double().T @ rows.double()
+    sizes = expected.diagonal().sqrt()
+    assert ((found - expected).abs() <= 1e-5 * sizes[:, None] * sizes).all()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *(COLUMNS_AT_ONCE - 1, COLUMNS_AT_ONCE, COLUMNS_AT_ONCE + 1, 2 * COLUMNS_AT_ONCE + 7),
+        *(INVERTED_AT_ONCE, INVERTED_AT_ONCE + 1, 2 * INVERTED_AT_ONCE + 3),
+    ],
+)
 def test_columns_taken_in_blocks_give_what_they_give_one_by_one(inputs: int) -> None:
     grid = IntegerGrid("per_channel", bits=4)
     weight, moments = _weight(3, inputs), _moments(_correlated_rows(2 * inputs, inputs))
