@@ -48,7 +48,8 @@ def _device(evidence: Evidence) -> str | None:
 def _elsewhere(claim: Claim, where: Where) -> str | None:
     """Why a claim does not apply to what was measured here; None where it does."""
     if claim.device is not None and claim.device != where.device:
-        return f"It is about {claim.device}, and this study ran on {where.device or 'an unknown device'}."
+        here = where.device.upper() if where.device else "an unknown device"
+        return f"It is about {claim.device.upper()}, and this study ran on {here}."
     if claim.parameters is not None:
         low, high = claim.parameters
         about = f"It is about models of {_billions(low)} to {_billions(high)} parameters"

@@ -239,16 +239,16 @@ def said_of_speed(table: pd.DataFrame) -> list[str]:
     base = timed[is_float(timed)].iloc[0]
     others = timed[~is_float(timed)].assign(times=lambda rows: rows["decode_ms"] / base["decode_ms"])
     each = [f"{row.policy} {number(row.decode_ms)} ms ({number(row.times, 2)} times)" for row in _rows(others)]
-    faster = others[others["times"] < 1]["policy"].tolist()
+    faster = others[others["decode_ms_q75"] < base["decode_ms_q25"]]["policy"].tolist()
     verdict = (
-        "no cache on few bits is faster than float, since it is unpacked anew for every token"
+        "no cache on few bits is clearly faster than float, since it is unpacked anew for every token"
         if not faster
-        else f"faster than float: {', '.join(faster)}"
+        else f"faster than float, beyond the quartiles: {', '.join(faster)}"
     )
     return [
         f"One more token after {base['prompt_tokens']:,} takes {number(base['decode_ms'])} ms "
         f"{interval(base['decode_ms_q25'], base['decode_ms_q75'])} (median with quartiles) with a float cache; "
-        f"{', '.join(each)}. On {base['device']}, {verdict}."
+        f"{', '.join(each)}. On {base['device'].upper()}, {verdict}."
     ]
 
 

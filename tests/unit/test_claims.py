@@ -213,7 +213,7 @@ def test_verdicts_are_what_sampling_the_interval_says(a: float, b: float, c: flo
 def test_a_claim_that_does_not_apply_says_why_and_its_query_is_not_asked(evidence: Evidence, tmp_path: Path) -> None:
     ask = "SELECT nothing AS measured FROM summary.schemes WHERE model = $model"
     row = _finding(ONE, ask, evidence, tmp_path, applies={"device": "cuda"})
-    assert (row.verdict, row.reason) == ("not testable here", "It is about cuda, and this study ran on cpu.")
+    assert (row.verdict, row.reason) == ("not testable here", "It is about CUDA, and this study ran on CPU.")
     row = _finding(ONE, ask, evidence, tmp_path, applies={"parameters": [7e9, 9e9]})
     assert row.verdict == "not testable here"
     assert row.reason == f"It is about models of 7·10⁹ to 9·10⁹ parameters, and {MEASURED} has 0.1345·10⁹."
@@ -229,7 +229,7 @@ def test_a_claim_that_does_not_apply_says_why_and_its_query_is_not_asked(evidenc
 
 def test_results_without_a_machine_know_no_device(tmp_path: Path) -> None:
     row = _finding(ONE, "SELECT 1 AS measured", Evidence(tmp_path, []), tmp_path, applies={"device": "cpu"})
-    assert row.reason == "It is about cpu, and this study ran on an unknown device."
+    assert row.reason == "It is about CPU, and this study ran on an unknown device."
 
 
 @pytest.mark.parametrize(
