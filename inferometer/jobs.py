@@ -1,5 +1,6 @@
 """What every job shares: one log file, one way to fail, and a record of where its time went."""
 
+import atexit
 import logging
 import os
 import select
@@ -75,6 +76,19 @@ class _LogFile(logging.FileHandler):
         print(record.getMessage(), file=sys.stderr)
 
 
+def _leave() -> None:
+    """End the process of a script that is done, once what others have left to do is done too.
+
+    A library's thread that is still about while an interpreter is taken down may abort it (apache/arrow#34314), and
+    Snakemake would take that for a failure and remove what the job has made.
+    """
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
 @contextmanager
 def job(log_file: str | Path) -> Iterator[Stopwatch]:
     """Run a script's body with its log file set up, and end it with status 1 and a readable log if it fails.
@@ -108,3 +122,5 @@ def job(log_file: str | Path) -> Iterator[Stopwatch]:
         sys.exit(1)
     finally:
         logging.shutdown()
+    if hasattr(sys.modules["__main__"], "snakemake"):
+        atexit.register(_leave)

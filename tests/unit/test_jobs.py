@@ -58,6 +58,25 @@ def test_a_log_that_can_not_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "begun").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library that knows an end (Linux)")
+def test_a_script_that_is_done_is_not_lost_to_a_library_that_aborts_at_the_end(tmp_path: Path) -> None:
+    script = """
+import atexit, ctypes, sys
+from inferometer.jobs import job
+library = ctypes.CDLL(None)
+library.__cxa_atexit(ctypes.cast(library.abort, ctypes.c_void_p), None, None)
+atexit.register(print, "tidied up")
+if sys.argv[2:]:
+    snakemake = "what Snakemake gives its scripts"
+with job(sys.argv[1]):
+    print("worked")
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "job.log")]
+    done = subprocess.run([*command, "script"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "worked\ntidied up\n", "")
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGABRT, "it does abort"
+
+
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs a clock that no one sets (Linux)")
 def test_the_time_to_start_does_not_depend_on_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
     began = psutil.Process().create_time()
